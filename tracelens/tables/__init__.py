@@ -1,0 +1,74 @@
+"""What a report shows of an analysis: one file = one table with its columns, units and note."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import polars as pl
+
+Unit = Literal["text", "name", "count", "ns", "bytes", "bytes_per_s", "share", "flag"]
+"""How a value is shown. `name` is a kernel or range name (may be long); `share` is 0..1."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    ``name`` is the key in JSON and CSV and is stable; ``heading`` is for people. Columns that
+    are not ``shown`` stand in JSON and CSV alone.
+    """
+
+    name: str
+    heading: str
+    unit: Unit
+    shown: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """How one analysis is shown.
+
+    ``stands_for`` names the reports of NVIDIA's tools that answer the same question; they are
+    accepted in place of the table's own name.
+    """
+
+    analysis: str
+    title: str
+    columns: tuple[Column, ...]
+    note: str
+    stands_for: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A table with its rows: `frame` has the columns that `table` declares, in that order."""
+
+    name: str
+    table: Table
+    frame: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything a renderer needs of one trace (or several, combined).
+
+    ``headline`` is one line on what was captured; ``trust`` lines say how far to believe it;
+    ``findings`` are sentences on what stands out; ``hints`` name the next commands to type.
+    ``source``, ``devices`` and ``coverage`` are the objects of the JSON contract.
+    """
+
+    headline: str
+    trust: tuple[str, ...]
+    source: Mapping[str, object]
+    devices: tuple[Mapping[str, object], ...]
+    phase_source: str
+    coverage: Mapping[str, int]
+    tables: tuple[Filled, ...]
+    findings: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()

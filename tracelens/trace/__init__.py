@@ -1,0 +1,1 @@
+"""The one data model between readers and analyses."""

@@ -1,0 +1,230 @@
+"""The tables of a trace: each column declared once, with its type, unit and meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from polars._typing import PolarsDataType
+
+OP_KINDS: Final = ("kernel", "copy", "memset", "graph")
+RANGE_KINDS: Final = ("push_pop", "start_end", "op", "annotation", "python")
+COPY_KINDS: Final = (
+    "unknown",
+    "HtoD",
+    "DtoH",
+    "HtoA",
+    "AtoH",
+    "AtoA",
+    "AtoD",
+    "DtoA",
+    "DtoD",
+    "HtoH",
+    "PtoP",
+    "UnifiedHtoD",
+    "UnifiedDtoH",
+    "UnifiedDtoD",
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its name (which ends in its unit), its type and what it means.
+
+    ``on_request`` columns are read from the recording only when asked for: they cost time
+    on large files, and no summary needs them.
+    """
+
+    name: str
+    dtype: PolarsDataType
+    meaning: str
+    on_request: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: what a row is, and its columns."""
+
+    name: str
+    row: str
+    columns: tuple[Column, ...]
+
+    def schema(self, *, everything: bool = False) -> Mapping[str, PolarsDataType]:
+        """Return column name -> polars type, with the columns on request if ``everything``."""
+        return {c.name: c.dtype for c in self.columns if everything or not c.on_request}
+
+    def empty(self, *, everything: bool = False) -> pl.DataFrame:
+        """Return a frame without rows in this table's schema."""
+        return pl.DataFrame(schema=dict(self.schema(everything=everything)))
+
+
+_START = Column("start_ns", pl.Int64, "Start, in nanoseconds on the clock of the recording.")
+_END = Column("end_ns", pl.Int64, "End, exclusive; never before the start.")
+_PID = Column("pid", pl.Int32, "Process id, unique within the trace.")
+_DEVICE = Column("device", pl.Int32, "CUDA device ordinal as the process saw it.")
+_TIME = Column("time_ns", pl.Int64, "When, in nanoseconds on the clock of the recording.")
+
+
+GPU_OPS = Table(
+    "gpu_ops",
+    "one kernel, copy, memset or whole-graph launch on a GPU",
+    (
+        Column("op_id", pl.UInt32, "Row number, unique in the trace."),
+        _START,
+        _END,
+        Column("kind", pl.Enum(OP_KINDS), "Kernel, copy, memset, or a CUDA graph run as a whole."),
+        _DEVICE,
+        Column("stream", pl.Int32, "CUDA stream id, unique within its context."),
+        Column("context", pl.Int32, "CUDA context id; null where not recorded."),
+        _PID,
+        Column(
+            "correlation",
+            pl.UInt32,
+            "Links the op to the API call that launched it, within its process.",
+        ),
+        Column("name_id", pl.Int32, "The op's name: a row of `names`."),
+        Column("bytes", pl.Int64, "Bytes moved or set; null for kernels and graphs."),
+        Column("copy_kind", pl.Enum(COPY_KINDS), "Direction of a copy; null for everything else."),
+        Column("graph_id", pl.Int32, "CUDA graph executed; null outside of graphs."),
+        Column("graph_node", pl.Int64, "Node of the CUDA graph, where nodes were traced."),
+        Column("grid_x", pl.Int32, "Blocks in x.", on_request=True),
+        Column("grid_y", pl.Int32, "Blocks in y.", on_request=True),
+        Column("grid_z", pl.Int32, "Blocks in z.", on_request=True),
+        Column("block_x", pl.Int32, "Threads per block in x.", on_request=True),
+        Column("block_y", pl.Int32, "Threads per block in y.", on_request=True),
+        Column("block_z", pl.Int32, "Threads per block in z.", on_request=True),
+        Column("registers", pl.Int32, "Registers per thread.", on_request=True),
+        Column("shared_bytes", pl.Int32, "Static and dynamic shared memory.", on_request=True),
+    ),
+)
+
+API = Table(
+    "api",
+    "one CUDA runtime or driver call",
+    (
+        _START,
+        _END,
+        _PID,
+        Column("tid", pl.Int32, "Thread that made the call."),
+        Column("name_id", pl.Int32, "The function's name: a row of `names`."),
+        Column("correlation", pl.UInt32, "Links the call to the GPU ops it launched."),
+        Column("status", pl.Int32, "The CUDA result; 0 is success."),
+    ),
+)
+
+RANGES = Table(
+    "ranges",
+    "one NVTX range, PyTorch op, annotation or Python frame",
+    (
+        Column("range_id", pl.UInt32, "Row number, unique in the trace."),
+        _START,
+        Column("end_ns", pl.Int64, "End, exclusive; the trace's end for a range never closed."),
+        _PID,
+        Column("tid", pl.Int32, "Thread that opened the range."),
+        Column("end_tid", pl.Int32, "Thread that closed it, where another one did."),
+        Column("kind", pl.Enum(RANGE_KINDS), "How the range was made."),
+        Column("domain", pl.String, "NVTX domain; empty for the default one."),
+        Column("name_id", pl.Int32, "The range's text: a row of `names`."),
+        Column("depth", pl.Int32, "How many ranges of the same thread and lane enclose it."),
+        Column(
+            "lane",
+            pl.Int32,
+            "Ranges that overlap without nesting stand on lanes of their own; 0 is the first.",
+        ),
+        Column("parent", pl.UInt32, "range_id of the innermost enclosing range of its lane."),
+        Column("closed", pl.Boolean, "False where the recording stopped inside the range."),
+    ),
+)
+
+THREADS = Table(
+    "threads",
+    "one thread",
+    (
+        _PID,
+        Column("tid", pl.Int32, "Thread id."),
+        Column("name", pl.String, "The thread's name."),
+    ),
+)
+
+MEMORY = Table(
+    "memory",
+    "one allocator event, in order",
+    (
+        _TIME,
+        _DEVICE,
+        _PID,
+        Column("action", pl.String, "alloc or free."),
+        Column("address", pl.Int64, "Address of the block."),
+        Column("size_bytes", pl.Int64, "Bytes of the block, never negative."),
+        Column("stream", pl.Int64, "Stream, where recorded."),
+        Column("stack_id", pl.UInt32, "Call stack, where recorded: rows of `stacks`."),
+        Column("memory_kind", pl.String, "device, pinned, pageable, managed, array or unknown."),
+    ),
+)
+
+STACKS = Table(
+    "stacks",
+    "one frame of one distinct call stack",
+    (
+        Column("stack_id", pl.UInt32, "The stack."),
+        Column("depth", pl.Int32, "0 is the innermost frame."),
+        Column("frame_id", pl.UInt32, "The frame: a row of `frames`."),
+    ),
+)
+
+FRAMES = Table(
+    "frames",
+    "one distinct frame",
+    (
+        Column("frame_id", pl.UInt32, "Row number."),
+        Column("function", pl.String, "Function name."),
+        Column("file", pl.String, "File."),
+        Column("line", pl.Int32, "Line."),
+    ),
+)
+
+COUNTERS = Table(
+    "counters",
+    "one sample of a metric",
+    (
+        _TIME,
+        _DEVICE,
+        Column("name", pl.String, "The metric's name, with its unit as the recorder wrote it."),
+        Column("value", pl.Float64, "The sample."),
+    ),
+)
+
+DEVICES = Table(
+    "devices",
+    "one GPU, as one process saw it",
+    (
+        _DEVICE,
+        Column("pid", pl.Int32, "Process that sees the GPU as `device`; null for every process."),
+        Column("gpu", pl.Int32, "The recorder's number of the physical GPU; null if unknown."),
+        Column("name", pl.String, "Marketing name."),
+        Column("sm_count", pl.Int32, "Streaming multiprocessors."),
+        Column("capability", pl.String, "Compute capability, such as 9.0."),
+        Column("memory_bytes", pl.Int64, "Device memory."),
+        Column("bandwidth_bytes_per_s", pl.Int64, "Peak memory bandwidth by the recorder."),
+        Column("uuid", pl.String, "The GPU's UUID, where recorded."),
+    ),
+)
+
+NAMES = Table(
+    "names",
+    "one distinct string",
+    (
+        Column("name_id", pl.Int32, "Row number."),
+        Column("name", pl.String, "The string as recorded, with bad bytes replaced."),
+    ),
+)
+
+TABLES: Final[Mapping[str, Table]] = {
+    t.name: t
+    for t in (GPU_OPS, API, RANGES, THREADS, MEMORY, STACKS, FRAMES, COUNTERS, DEVICES, NAMES)
+}
