@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from tracelens import registry
-from tracelens.errors import UnreadableError
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    import polars as pl
+
     from tracelens.trace.model import Trace
+
+
+class Read(Protocol):
+    """Reads a recording; with ``everything``, the columns that are read on request, too."""
+
+    def __call__(self, path: Path, *, everything: bool = False) -> Trace: ...
+
+
+def _nothing(_: Path) -> Mapping[str, pl.LazyFrame]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One format.
+
+    ``recognises`` is given the path and the first bytes of its content (none for a folder);
+    ``on_request`` returns tables too large to cache, which are read when collected.
+    """
+
+    recognises: Callable[[Path, bytes], bool]
+    read: Read
+    on_request: Callable[[Path], Mapping[str, pl.LazyFrame]] = _nothing

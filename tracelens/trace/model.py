@@ -48,6 +48,8 @@ class Trace:
     source: Source
     tables: Mapping[str, pl.LazyFrame]
     caveats: tuple[Caveat, ...] = ()
+    resources: tuple[object, ...] = ()
+    """Temporary files that the frames read from; they go when the trace does."""
 
     def __contains__(self, table: str) -> bool:
         """Tell whether the table was recorded."""

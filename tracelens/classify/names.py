@@ -1,0 +1,3 @@
+"""Short."""
+def short_name(name: str) -> str:
+    return name

@@ -1,0 +1,168 @@
+"""Nsight Systems exports: SQLite files, Parquet and Arrow folders, schemas of 2020 to 2026."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tracelens.errors import UnreadableError
+from tracelens.readers import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import polars as pl
+
+    from tracelens.readers.nsys.gather import Gather
+    from tracelens.readers.nsys.storage import Storage
+    from tracelens.trace.model import Trace
+
+_SQLITE: Final = b"SQLite format 3\x00"
+_MARKS: Final = (
+    "StringIds",
+    "NVTX_EVENTS",
+    "META_DATA_EXPORT",
+    "EXPORT_META_DATA",
+    "TARGET_INFO_GPU",
+    "TARGET_INFO_SESSION_START_TIME",
+    "ProcessStreams",
+    "UnwindMethodType",
+)
+
+
+def recognises(path: Path, head: bytes) -> bool:
+    """Tell whether this is an SQLite file, or a folder with nsys's tables as files."""
+    if path.is_dir():
+        from tracelens.readers.nsys.columnar import holds_export
+
+        return holds_export(path)
+    return head.startswith(_SQLITE)
+
+
+def read(path: Path, *, everything: bool = False) -> Trace:
+    """Read an export.
+
+    Raises:
+        UnreadableError: it is damaged beyond its list of tables, is another program's
+            database, or was never finished.
+    """
+    from tracelens.readers.nsys import facts
+    from tracelens.readers.nsys.api import api
+    from tracelens.readers.nsys.gather import Gather
+    from tracelens.readers.nsys.names import Names
+    from tracelens.readers.nsys.ops import gpu_ops
+    from tracelens.readers.nsys.ranges import ranges
+    from tracelens.trace.model import Source, Trace
+
+    storage = _storage(path)
+    _check(storage)
+    spill = tempfile.TemporaryDirectory(prefix="tracelens-")
+    gather = Gather(storage, Path(spill.name), everything=everything)
+    _note_missing_bytes(gather)
+    names = Names(gather)
+    tables: dict[str, pl.LazyFrame | None] = {
+        "gpu_ops": gpu_ops(gather, names),
+        "api": api(gather, names),
+    }
+    tables["ranges"] = ranges(gather, names, _last(tables))
+    tables |= {
+        "threads": facts.threads(storage),
+        "devices": facts.devices(storage),
+        "names": names.frame(),
+        **_on_request(gather),
+    }
+    facts.diagnostics(gather)
+    if lost := storage.lost_rows():
+        gather.note("damaged", f"About {lost:,} rows could not be read: the file is damaged.")
+    producer, schema_version = facts.producer(storage)
+    source = Source(path, storage.format, producer, schema_version, facts.capture_facts(storage))
+    present = {name: frame for name, frame in tables.items() if frame is not None}
+    return Trace(source, present, tuple(gather.caveats), (spill, storage))
+
+
+def on_request(path: Path) -> Mapping[str, pl.LazyFrame]:
+    """Return the tables that are read only when collected, for a trace out of the cache."""
+    from tracelens.readers.nsys.gather import Gather
+
+    spill = tempfile.TemporaryDirectory(prefix="tracelens-")
+    return _on_request(Gather(_storage(path), Path(spill.name)), spill)
+
+
+def _on_request(gather: Gather, *kept: object) -> dict[str, pl.LazyFrame]:
+    import polars as pl
+
+    from tracelens.readers.nsys import samples
+    from tracelens.trace.schema import COUNTERS, MEMORY
+
+    def later(read: Callable[[Gather], pl.LazyFrame | None], empty: pl.DataFrame) -> pl.DataFrame:
+        _ = kept
+        frame = read(gather)
+        return empty if frame is None else frame.collect()
+
+    found = {
+        "memory": (samples.USAGE, samples.memory, MEMORY),
+        "counters": (samples.METRICS, samples.counters, COUNTERS),
+    }
+    return {
+        name: pl.defer(lambda r=read, t=table: later(r, t.empty()), schema=dict(table.schema()))
+        for name, (source, read, table) in found.items()
+        if source in gather.storage.tables()
+    }
+
+
+def _storage(path: Path) -> Storage:
+    if path.is_dir():
+        from tracelens.readers.nsys.columnar import ColumnarStorage
+
+        return ColumnarStorage(path)
+    from tracelens.readers.nsys.sqlite import SqliteStorage
+
+    return SqliteStorage(path)
+
+
+def _check(storage: Storage) -> None:
+    """Refuse what is no nsys export, saying what it looks like."""
+    tables = storage.tables()
+    name = storage.path.name
+    events = [t for t in tables if t.startswith("CUPTI_ACTIVITY_KIND_")]
+    if events or "NVTX_EVENTS" in tables:
+        return
+    if not any(mark in tables for mark in _MARKS):
+        what = f"its tables are {', '.join(sorted(tables)[:4])}" if tables else "it has no tables"
+        raise UnreadableError(
+            f"{name} is an SQLite database, but no Nsight Systems export: {what}. "
+            "Make one with: nsys export --type sqlite FILE.nsys-rep"
+        )
+    if "StringIds" not in tables:
+        raise UnreadableError(
+            f"{name} is the beginning of an nsys export that was not finished. "
+            "Export it again: nsys export --force-overwrite true --type sqlite FILE.nsys-rep"
+        )
+
+
+def _note_missing_bytes(gather: Gather) -> None:
+    if gather.storage.format != "nsys-sqlite":
+        return
+    from tracelens.readers.nsys.sqlite import missing_bytes
+
+    if missing := missing_bytes(gather.storage.path):
+        gather.note(
+            "damaged",
+            f"The file is cut off: {missing:,} bytes are missing at its end. "
+            "What follows covers what could be read.",
+        )
+
+
+def _last(tables: Mapping[str, pl.LazyFrame | None]) -> int | None:
+    import polars as pl
+
+    ends = [
+        frame.select(pl.col("end_ns").max()).collect().item()
+        for frame in tables.values()
+        if frame is not None
+    ]
+    return max((end for end in ends if end is not None), default=None)
+
+
+READER = Reader(recognises, read, on_request)

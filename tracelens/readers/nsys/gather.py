@@ -1,0 +1,128 @@
+"""Reading one nsys table in parallel parts, by column name, and setting aside what cannot be true."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from tracelens.trace.model import Caveat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from tracelens.readers.nsys.storage import Storage
+
+    Part = Callable[[], pl.DataFrame]
+    Change = Callable[[pl.DataFrame], pl.DataFrame]
+
+SPILL_PARTS: Final = 12
+"""Tables of more parts than this go through Parquet files, so that memory stays bounded."""
+
+
+@dataclass
+class Gather:
+    """Reads the tables of one export.
+
+    ``spill`` is a folder for the parts of large tables; ``everything`` adds the columns that are
+    read on request only; ``caveats`` collects what had to be set aside.
+    """
+
+    storage: Storage
+    spill: Path
+    everything: bool = False
+    caveats: list[Caveat] = field(default_factory=list)
+
+    def has(self, table: str, needed: Sequence[str]) -> bool:
+        """Tell whether a table can be used; one that lacks needed columns is a caveat."""
+        have = self.storage.tables().get(table)
+        if have is None:
+            return False
+        missing = [column for column in needed if column not in have]
+        if missing:
+            self.note("damaged", f"{table} was set aside: it has no column {', '.join(missing)}.")
+        return not missing
+
+    def read(
+        self,
+        table: str,
+        columns: Mapping[str, str],
+        change: Change,
+        texts: Sequence[str] = (),
+    ) -> pl.LazyFrame:
+        """Return ``change`` of every part of a table, in the file's order.
+
+        ``columns`` maps our names to nsys's; those that this export does not have are null.
+        ``texts`` are read as bytes under nsys's names.
+        """
+        have = self.storage.tables()[table]
+        present = {ours: theirs for ours, theirs in columns.items() if theirs in have}
+        stored = [text for text in texts if text in have]
+        select = [
+            *(pl.col(theirs).alias(ours) for ours, theirs in present.items()),
+            *stored,
+            *(pl.lit(None, pl.Int64).alias(ours) for ours in columns if ours not in present),
+            *(pl.lit(b"", pl.Binary).alias(text) for text in texts if text not in have),
+        ]
+        parts = self.storage.pieces(table, sorted(set(present.values())), stored)
+
+        def changed(part: Part) -> pl.DataFrame:
+            return change(part().select(select))
+
+        if len(parts) > SPILL_PARTS:
+            return self._spilled(table, parts, changed)
+        with ThreadPoolExecutor(_workers()) as pool:
+            return pl.concat(list(pool.map(changed, parts))).lazy()
+
+    def sound(self, table: str, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows that have a start and an end not before it; the others are counted."""
+        good = frame.filter(pl.col("end_ns") >= pl.col("start_ns"))
+        if bad := frame.height - good.height:
+            self.note(
+                "damaged",
+                f"{bad:,} rows of {table} were set aside: they have no start or end, "
+                "or end before they start.",
+            )
+        return good
+
+    def note(self, kind: str, text: str) -> None:
+        """Add a caveat."""
+        self.caveats.append(Caveat(kind, text))
+
+    def _spilled(
+        self, table: str, parts: Sequence[Part], changed: Callable[[Part], pl.DataFrame]
+    ) -> pl.LazyFrame:
+        folder = self.spill / table
+        folder.mkdir(parents=True, exist_ok=True)
+
+        def write(number: int, part: Part) -> Path:
+            file = folder / f"{number:06}.parquet"
+            changed(part).write_parquet(file, compression="lz4", statistics=False)
+            return file
+
+        with ThreadPoolExecutor(_workers()) as pool:
+            files = list(pool.map(write, range(len(parts)), parts))
+        return pl.scan_parquet(files)
+
+
+def cast(schema: Mapping[str, object]) -> list[pl.Expr]:
+    """Return the columns of a schema in order, as its types; values that do not fit are null."""
+    return [pl.col(name).cast(dtype, strict=False) for name, dtype in schema.items()]  # type: ignore[arg-type]
+
+
+def pid(column: str) -> pl.Expr:
+    """Return the process id in nsys's global ids: hardware(8) vm(8) pid(24) tid(24)."""
+    return (pl.col(column) // 2**24 % 2**24).cast(pl.Int32)
+
+
+def tid(column: str) -> pl.Expr:
+    """Return the thread id in nsys's global thread ids."""
+    return (pl.col(column) % 2**24).cast(pl.Int32)
+
+
+def _workers() -> int:
+    return min(8, (os.cpu_count() or 1) + 1)

@@ -1,0 +1,144 @@
+"""The cache: traces once read, as Parquet in the user's cache folder, keyed by content.
+
+An entry is a folder written beside its place and renamed into it, so that readers never see
+half of one and two writers do no harm. Entries used longest ago go first when the cache is
+larger than its limit (`TRACELENS_CACHE_LIMIT_BYTES`, 8 GiB unless set).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tracelens import __version__
+
+if TYPE_CHECKING:
+    from tracelens.trace.model import Trace
+
+_MANIFEST: Final = "trace.json"
+_CACHED: Final = ("gpu_ops", "api", "ranges", "threads", "devices", "names")
+_EDGE_BYTES: Final = 1 << 20
+_DEFAULT_LIMIT_BYTES: Final = 8 << 30
+_JOURNALS: Final = ("-wal", "-journal")
+LAYOUT: Final = 1
+"""Counts changes of what readers make of a file; entries of another layout are not used."""
+
+
+def folder() -> Path:
+    """Return the cache folder: `TRACELENS_CACHE_DIR`, or the platform's usual place."""
+    if chosen := os.environ.get("TRACELENS_CACHE_DIR"):
+        return Path(chosen)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "tracelens"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "tracelens" / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tracelens"
+
+
+def key(path: Path) -> str | None:
+    """Return a key of the content: size, time of change, and hash of the first and last MiB.
+
+    None where it cannot be told (a folder is keyed by its files' sizes and times).
+    """
+    digest = hashlib.blake2b(f"{LAYOUT} {__version__}".encode(), digest_size=16)
+    try:
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            facts = file.stat()
+            digest.update(f"{file.name} {facts.st_size} {facts.st_mtime_ns};".encode())
+            if file == path:
+                digest.update(_edges(file, facts.st_size))
+                for end in _JOURNALS:
+                    journal = file.with_name(file.name + end)
+                    if journal.is_file():
+                        seen = journal.stat()
+                        digest.update(f"{end} {seen.st_size} {seen.st_mtime_ns};".encode())
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
+def load(key: str, path: Path) -> tuple[Trace, str] | None:
+    """Return the cached trace and the name of its reader (empty if it is not needed), or None."""
+    import polars as pl
+
+    from tracelens.trace.model import Caveat, Source, Trace
+
+    entry = folder() / key
+    try:
+        manifest = json.loads((entry / _MANIFEST).read_text(encoding="utf-8"))
+        files = {name: entry / f"{name}.parquet" for name in manifest["tables"]}
+        tables = {name: pl.scan_parquet(file, glob=False) for name, file in files.items()}
+        for table in tables.values():
+            table.collect_schema()
+        os.utime(entry)
+        return (
+            Trace(
+                Source(path, **manifest["source"]),
+                tables,
+                tuple(Caveat(*caveat) for caveat in manifest["caveats"]),
+            ),
+            manifest["reader"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError):
+        return None
+
+
+def save(key: str, trace: Trace, reader: str) -> None:
+    """Write a trace to the cache; a cache that cannot be written is no error."""
+    with contextlib.suppress(OSError):
+        root = folder()
+        root.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix="writing-", dir=root))
+        try:
+            _write(beside, trace, reader)
+            with contextlib.suppress(OSError):  # another process was quicker
+                beside.rename(root / key)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        _evict(root)
+
+
+def _write(entry: Path, trace: Trace, reader: str) -> None:
+    tables = [name for name in _CACHED if name in trace]
+    for name in tables:
+        trace[name].sink_parquet(
+            entry / f"{name}.parquet", compression="lz4", statistics=False, maintain_order=True
+        )
+    source = trace.source
+    manifest: dict[str, Any] = {
+        "tables": tables,
+        "reader": reader,
+        "source": {
+            "format": source.format,
+            "producer": source.producer,
+            "schema_version": source.schema_version,
+            "facts": dict(source.facts),
+        },
+        "caveats": [(c.kind, c.text) for c in trace.caveats],
+    }
+    (entry / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def _edges(file: Path, size: int) -> bytes:
+    with file.open("rb") as stream:
+        head = stream.read(_EDGE_BYTES)
+        stream.seek(max(0, size - _EDGE_BYTES))
+        return hashlib.blake2b(head + stream.read(_EDGE_BYTES)).digest()
+
+
+def _evict(root: Path) -> None:
+    limit = int(os.environ.get("TRACELENS_CACHE_LIMIT_BYTES", _DEFAULT_LIMIT_BYTES))
+    entries = [e for e in root.iterdir() if e.is_dir() and (e / _MANIFEST).is_file()]
+    newest_first = sorted(entries, key=lambda e: e.stat().st_mtime, reverse=True)
+    total = 0
+    for entry in newest_first:
+        total += sum(f.stat().st_size for f in entry.iterdir())
+        if total > limit:
+            shutil.rmtree(entry, ignore_errors=True)
