@@ -1,0 +1,94 @@
+"""Phases where no range names them: what PyTorch's autograd threads and kernels give away."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from tracelens.links.how import how
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tracelens.trace.model import Trace
+
+_AUTOGRAD_THREAD: Final = re.compile(r"^pt_autograd_\d+$")
+# Foreach copies and norms also run outside of optimizers: CUDA graphs' inputs, clipping.
+_NO_OPTIMIZER: Final = r"(?i)copy|norm"
+_BACKWARD_KERNEL: Final = r"(?i)backward|bwd|_grad_|wgrad|dgrad"
+
+
+def inferred(
+    trace: Trace, ops: pl.DataFrame, names: pl.DataFrame, phases: Sequence[str]
+) -> pl.DataFrame:
+    """Return the phase's `code` and `how` of each op, for the processes that give evidence of training.
+
+    Work launched by an autograd worker is backward, optimizer kernels are optimizer, and the
+    rest of such a process is forward. A process without evidence has no phases: a solver of
+    fluid dynamics has no forward.
+
+    Args:
+        trace: for the threads' names.
+        ops: `gpu_ops` with launches.
+        names: `op_names` of the ops.
+        phases: the phases in code order, forward, backward and optimizer among them.
+    """
+    forward, backward, optimizer = (phases.index(p) for p in ("forward", "backward", "optimizer"))
+    workers = _autograd_threads(trace, ops, names)
+    tuned = names.filter(
+        pl.col("family") == "optimizer", ~pl.col("name").str.contains(_NO_OPTIMIZER)
+    )["name_id"]
+    is_optimizer = pl.col("name_id").is_in(tuned.implode())
+    is_backward = pl.struct("pid", "launch_tid").is_in(workers.implode())
+    linked = pl.col("launch_ns").is_not_null()
+    evidence = ops.lazy().filter(linked, is_optimizer | is_backward).select("pid").unique()
+    training = pl.col("pid").is_in(evidence.collect()["pid"].implode())
+    known = linked & training
+    return ops.select(
+        code=pl.when(known & is_optimizer)
+        .then(optimizer)
+        .when(known & is_backward)
+        .then(backward)
+        .when(known)
+        .then(forward)
+        .cast(pl.Int8),
+        how=pl.when(known)
+        .then(how("inferred"))
+        .when(linked)
+        .then(how("none"))
+        .otherwise(how("unlinked")),
+    )
+
+
+def _autograd_threads(trace: Trace, ops: pl.DataFrame, names: pl.DataFrame) -> pl.Series:
+    """Return the (pid, tid) of threads that run the autograd engine's work.
+
+    PyTorch names them pt_autograd_N. Where a process has no thread names, a thread that launches
+    backward kernels, and began to launch after another one, is taken for a worker.
+    """
+    threads = trace.get("threads")
+    schema = {"pid": pl.Int32, "launch_tid": pl.Int32}
+    rows = [] if threads is None else threads.collect().rows()
+    named = [(pid, tid) for pid, tid, name in rows if _AUTOGRAD_THREAD.match(name or "")]
+    has_names = {pid for pid, _, name in rows if name}
+    backward = names.filter(
+        pl.col("kind") == "kernel", pl.col("name").str.contains(_BACKWARD_KERNEL)
+    )["name_id"]
+    launching = (
+        ops.lazy()
+        .filter(pl.col("launch_ns").is_not_null(), pl.col("kind") == "kernel")
+        .group_by("pid", "launch_tid")
+        .agg(
+            first=pl.col("launch_ns").min(),
+            gradients=pl.col("name_id").is_in(backward.implode()).any(),
+        )
+        .collect()
+    )
+    later = pl.col("first") > pl.col("first").min().over("pid")
+    unnamed = launching.filter(
+        later, pl.col("gradients"), ~pl.col("pid").is_in(list(has_names))
+    ).select("pid", "launch_tid")
+    both = pl.concat([pl.DataFrame(named, schema=schema, orient="row"), unnamed])
+    return both.unique(maintain_order=True).to_struct("thread")

@@ -1,0 +1,106 @@
+"""Training steps: ranges named step or iteration that repeat, or repeated phases without them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from tracelens.links.phases import phase_ranges, rules
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tracelens.links.phases import PhaseRange
+    from tracelens.trace.model import Trace
+
+_STEP: Final = re.compile(
+    r"(?<![a-z])(?:profiler ?step|training_step|train_step|step|iteration|iter)[\s_:#=/-]*\d*$",
+    re.IGNORECASE,
+)
+_OTHER_STEPS: Final = re.compile(r"opti|opt[ _.]|scheduler|scaler", re.IGNORECASE)
+_DIGITS: Final = r"\d+"
+SCHEMA: Final = {
+    "step": pl.Int32,
+    "name": pl.String,
+    "pid": pl.Int32,
+    "start_ns": pl.Int64,
+    "end_ns": pl.Int64,
+    "source": pl.String,
+}
+
+
+def steps(trace: Trace) -> pl.DataFrame:
+    """Return the steps of each process, numbered from 0 in order of start.
+
+    Columns: step, name (the range's; null without one), pid, start_ns, end_ns and source: `ranges` where a range marks the step, `phases` where it was put together from
+    repeated phase ranges. Of several layers of step-like ranges, the one that repeats most
+    often under one parent counts, the outermost if several do.
+    """
+    ranges = trace.get("ranges")
+    if ranges is None:
+        return pl.DataFrame(schema=SCHEMA)
+    marked = _marked(trace, ranges)
+    return marked if marked.height else _from_phases(trace)
+
+
+def _marked(trace: Trace, ranges: pl.LazyFrame) -> pl.DataFrame:
+    names = trace["names"].filter(pl.col("name").str.contains(r"(?i)step|iter")).collect()
+    fits = [bool(_STEP.search(n)) and not _OTHER_STEPS.search(n) for n in names["name"]]
+    found = ranges.join(names.filter(pl.Series(fits, dtype=pl.Boolean)).lazy(), on="name_id")
+    found = found.filter(pl.col("kind").is_in(["push_pop", "start_end", "annotation"])).collect()
+    if found.is_empty():
+        return pl.DataFrame(schema=SCHEMA)
+    layer = ["pid", "tid", "lane", "depth", "pattern"]
+    found = found.with_columns(pattern=pl.col("name").str.replace_all(_DIGITS, "#"))
+    layers = found.group_by(*layer, "parent").agg(
+        repeats=pl.len(), first=pl.col("start_ns").min()
+    )
+    best = layers.sort("repeats", "depth", "first", descending=[True, False, False]).unique(
+        "pid", keep="first", maintain_order=True
+    )
+    chosen = found.join(best, on=layer, how="semi").sort("pid", "start_ns", "range_id")
+    return chosen.select(
+        step=pl.int_range(pl.len(), dtype=pl.Int32).over("pid"),
+        name="name",
+        pid="pid",
+        start_ns="start_ns",
+        end_ns="end_ns",
+        source=pl.lit("ranges"),
+    )
+
+
+def _from_phases(trace: Trace) -> pl.DataFrame:
+    known = rules()
+    by_process: dict[int, list[PhaseRange]] = {}
+    plain = [phase for phase in phase_ranges(trace, known) if phase.plain]
+    for phase in sorted(plain, key=lambda r: (r.start_ns, -r.end_ns)):
+        by_process.setdefault(phase.pid, []).append(phase)
+    rows = [
+        (number, None, pid, group[0].start_ns, max(p.end_ns for p in group), "phases")
+        for pid, phases in sorted(by_process.items())
+        for number, group in enumerate(_cycles(phases, known.phases().index("forward")))
+    ]
+    # A single cycle is no repetition, and so no step.
+    repeated = {row[2] for row in rows if row[0]}
+    return pl.DataFrame([r for r in rows if r[2] in repeated], schema=SCHEMA, orient="row")
+
+
+def _cycles(phases: Sequence[PhaseRange], forward: int) -> list[list[PhaseRange]]:
+    """Return phases grouped into steps: a step ends with the last phase that the loop has.
+
+    That is the optimizer where there is one (so that accumulated gradients are one step), else
+    backward, else each forward is a step of its own.
+    """
+    last = max(p.code for p in phases)
+    cycles: list[list[PhaseRange]] = []
+    reached = last
+    for phase in phases:
+        inside = bool(cycles) and phase.start_ns < max(p.end_ns for p in cycles[-1])
+        first_again = phase.code == forward and reached == last and not inside
+        if first_again or not cycles:
+            cycles.append([])
+        cycles[-1].append(phase)
+        reached = phase.code if not inside else max(reached, phase.code)
+    return cycles

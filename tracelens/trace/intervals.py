@@ -1,0 +1,131 @@
+"""Arithmetic on intervals [start, end): unions, gaps between them, and who holds at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_START, _END = pl.col("start_ns"), pl.col("end_ns")
+
+
+def busy(frame: pl.LazyFrame, by: Sequence[str] = ()) -> pl.LazyFrame:
+    """Return, per group of ``by``, the union of the intervals and their span.
+
+    Columns: ``by``, busy_ns (length of the union), span_ns (first start to last end),
+    first_ns, last_ns.
+    """
+    keys = [pl.col(k) for k in by]
+    reached = _END.cum_max().shift()
+    reached = reached.over(keys) if keys else reached
+    gap = (_START - reached).clip(lower_bound=0)
+    ordered = frame.select(*keys, _START, _END).sort("start_ns").with_columns(gap_ns=gap)
+    aggregates = {
+        "first_ns": _START.min(),
+        "last_ns": _END.max(),
+        "gap_ns": pl.col("gap_ns").sum(),
+    }
+    total = ordered.group_by(keys).agg(**aggregates) if keys else ordered.select(**aggregates)
+    span = (pl.col("last_ns") - pl.col("first_ns")).fill_null(0)
+    return total.select(
+        *keys,
+        busy_ns=span - pl.col("gap_ns"),
+        span_ns=span,
+        first_ns=pl.col("first_ns"),
+        last_ns=pl.col("last_ns"),
+    )
+
+
+def gaps(frame: pl.LazyFrame, by: Sequence[str]) -> pl.LazyFrame:
+    """Return the times in which nothing of a group ran, between its first and last interval.
+
+    Columns: ``by``, start_ns, end_ns of the gap, and before / after: the op_id of the interval
+    that ended last before it and of the one that ended it.
+    """
+    keys = [pl.col(k) for k in by]
+    reached = _END.cum_max().over(keys)
+    # The interval that reaches furthest so far: where the running maximum last changed.
+    holder = pl.when(reached == _END).then(pl.col("op_id")).forward_fill().over(keys)
+    return (
+        frame.select(*keys, "op_id", _START, _END)
+        .sort("start_ns", "op_id")
+        .with_columns(
+            gap_start_ns=reached.shift().over(keys), before=holder.shift().over(keys)
+        )
+        .filter(_START > pl.col("gap_start_ns"))
+        .select(
+            *keys,
+            "before",
+            start_ns=pl.col("gap_start_ns"),
+            end_ns=_START,
+            after=pl.col("op_id"),
+        )
+    )
+
+
+def innermost(intervals: Iterable[tuple[int, int, int]]) -> tuple[pl.Series, pl.Series]:
+    """Return which label holds when: at any time, the interval opened last of those open.
+
+    Args:
+        intervals: (start, end, label); of two opened at once, the one that closes first is inner.
+
+    Returns:
+        times (ascending) and the label from each time on, null where nothing is open.
+    """
+    events: list[tuple[int, int, tuple[int, int, int]]] = []
+    for start, end, label in intervals:
+        if end > start:
+            item = (start, -end, label)
+            events += ((start, 1, item), (end, 0, item))
+    events.sort()
+    times: list[int] = []
+    labels: list[int | None] = []
+    open_now: list[tuple[int, int, int]] = []
+    for time, opens, item in events:
+        if opens:
+            open_now.append(item)
+        else:
+            open_now.remove(item)
+        label = max(open_now)[2] if open_now else None
+        if times and times[-1] == time:
+            labels[-1] = label
+        else:
+            times.append(time)
+            labels.append(label)
+    return pl.Series(times, dtype=pl.Int64), pl.Series(labels, dtype=pl.Int64)
+
+
+def at(times: pl.Series, labels: pl.Series, moments: pl.Series) -> pl.Series:
+    """Return the label that holds at each moment, null before the first time and at nulls."""
+    if times.is_empty():
+        return pl.Series([None], dtype=labels.dtype).new_from_index(0, len(moments))
+    found = times.search_sorted(moments, side="right").cast(pl.Int64) - 1
+    nothing = (found < 0) | moments.is_null()
+    index = found.to_frame("i").select(pl.when(nothing).then(None).otherwise(pl.col("i")))
+    return labels.gather(index.to_series().cast(pl.UInt32))
+
+
+def window(
+    frame: pl.DataFrame, column: str, spans: Iterable[tuple[int, int, int]]
+) -> pl.DataFrame:
+    """Return the rows whose time lies in a span of their process.
+
+    Args:
+        frame: rows with `pid` and the time column.
+        column: the name of the time column.
+        spans: (pid, start, end).
+    """
+    by_pid: dict[int, list[tuple[int, int, int]]] = {}
+    for pid, start, end in spans:
+        by_pid.setdefault(pid, []).append((start, end, 1))
+    kept = [pl.Series([False], dtype=pl.Boolean).new_from_index(0, frame.height)]
+    for pid, intervals in by_pid.items():
+        inside = at(*innermost(intervals), frame[column]).is_not_null()
+        kept.append(inside & (frame["pid"] == pid).fill_null(value=False))
+    mask = kept[0]
+    for more in kept[1:]:
+        mask = mask | more
+    return frame.filter(mask)
