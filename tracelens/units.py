@@ -102,8 +102,10 @@ def _step(ladder: Sequence[tuple[int, str]], magnitudes: Iterable[float]) -> tup
     ranked = sorted(x for x in magnitudes if x)
     if not ranked:
         return ladder[0]
-    least = max(ranked[len(ranked) // 2], ranked[-1] / _LARGEST_FIGURE)
-    return next((step for step in reversed(ladder) if step[0] <= least), ladder[0])
+    typical, largest = ranked[len(ranked) // 2], ranked[-1]
+    suits = next((step for step in reversed(ladder) if step[0] <= typical), ladder[0])
+    holds = next((step for step in ladder if largest / step[0] < _LARGEST_FIGURE), ladder[-1])
+    return max(suits, holds)
 
 
 def _decimals(factor: int, magnitudes: Sequence[float]) -> int:
@@ -112,12 +114,12 @@ def _decimals(factor: int, magnitudes: Sequence[float]) -> int:
     It is one at least, and two where the largest has one digit before the point; whole numbers of
     the first step have none.
     """
-    ranked = sorted(x / factor for x in magnitudes if x)
+    ranked = sorted(x / factor for x in magnitudes if x / factor)
     if not ranked or (factor == 1 and all(float(x).is_integer() for x in magnitudes)):
         return 0
     before_point = len(f"{ranked[-1]:.0f}")
     for_largest = 2 if ranked[-1] < 10 else 1
-    for_smallest = math.ceil(-math.log10(ranked[0])) if ranked[0] < 1 else 0
+    for_smallest = math.ceil(-math.log10(ranked[0]))
     return max(for_largest, min(for_smallest, 3, 5 - before_point))
 
 

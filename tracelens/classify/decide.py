@@ -9,7 +9,7 @@ from tracelens.classify import rules
 from tracelens.classify.normalise import Parts, parts
 from tracelens.classify.words import Vocabulary, words
 
-_COMMAND = re.compile(r"\[?(?:cuda |hip )?(memcpy|memset|graph)(?:\b|[A-Z_])", re.IGNORECASE)
+_COMMAND = re.compile(r"\[?(?:cuda |hip )?(memcpy|memset)\b|(?:cuda|hip) ?graph", re.IGNORECASE)
 _FUNCTOR_END = re.compile(r", ?(?:std::array<char|at::detail::Array<char|std::__\w+::array<char)")
 _READ = 800
 """Characters of template arguments that are read."""
@@ -18,7 +18,7 @@ _READ = 800
 def decide(name: str, op: str | None) -> str:
     """Return the family of a kernel, `other` where neither its name nor its operator tell."""
     if command := _COMMAND.match(name[:40].strip()):
-        return {"memcpy": "memcpy", "memset": "memset"}.get(command[1].lower(), "cuda_graph")
+        return command[1].lower() if command[1] else "cuda_graph"
     part = parts(name)
     head = words(part.head)
     return (
@@ -27,7 +27,9 @@ def decide(name: str, op: str | None) -> str:
         or _explicit().find(words(part.scope))
         or ("gemm" if "cublas" in part.inner or "cublas" in part.params else None)
         or _plain().find(head)
-        or _libraries().find(words(f"{part.scope} {part.head} {part.inner[:_READ]} {part.params[:_READ]}"))
+        or _libraries().find(
+            words(f"{part.scope} {part.head} {part.inner[:_READ]} {part.params[:_READ]}")
+        )
         or by_operator(op)
         or _by_arguments(part)
         or _homes().find(words(part.scope))
@@ -40,7 +42,12 @@ def by_operator(op: str | None) -> str | None:
     if not op:
         return None
     text = words(op[:_READ].rpartition("::")[2])
-    return _operators().find(text) or _explicit().find(words(op[:_READ])) or _plain().find(text)
+    return (
+        _operators().find(text)
+        or _explicit().find(text)
+        or _explicit().find(words(op[:_READ]))
+        or _plain().find(text)
+    )
 
 
 def _wrapped(part: Parts, head: tuple[str, ...], op: str | None) -> str | None:
@@ -54,6 +61,7 @@ def _wrapped(part: Parts, head: tuple[str, ...], op: str | None) -> str | None:
 
 
 def _by_arguments(part: Parts) -> str | None:
+    """Judge by the template arguments, where the function's own name says nothing."""
     inner = words(part.inner[:_READ])
     return _explicit().find(inner) or _plain().find(inner)
 
@@ -90,4 +98,6 @@ def _wrappers() -> Vocabulary:
 
 @cache
 def _operators() -> Vocabulary:
-    return Vocabulary(rules.OPS)
+    return Vocabulary(
+        (family, ",".join(f"^ {op} $" for op in ops.split(","))) for family, ops in rules.OPS
+    )

@@ -103,13 +103,13 @@ def _demangled_parts(text: str) -> Parts:
 def _mangled_parts(text: str) -> Parts:
     """Read the length-prefixed identifiers of an Itanium-mangled name."""
     path, inner = identifiers(text)
-    return Parts("::".join(path[:-1]), path[-1] if path else text, " ".join(inner), "")
+    return Parts("::".join(path[:-1]), path[-1] if path else text, ", ".join(inner), "")
 
 
 def identifiers(text: str) -> tuple[list[str], list[str]]:
     """Return the path of a mangled function, and the identifiers within its template arguments.
 
-    The parameter types of lambdas (`EUlffE_`) are kept among the latter as `lambda(float)`.
+    The parameter types of lambdas (`EUlffE_`) are kept among the latter as `{lambda(float)#1}`.
     """
     path: list[str] = []
     inner: list[str] = []
@@ -119,7 +119,7 @@ def identifiers(text: str) -> tuple[list[str], list[str]]:
             into = inner
         at = found.end()
         if found[1] is not None:
-            inner.append(f"lambda({_LETTER_TYPES.get(found[1][:1], '')})")
+            inner.append(f"{{lambda({_LETTER_TYPES.get(found[1][:1], '')})#1}}")
         if found[2] is None:
             into = inner if path else path
             continue

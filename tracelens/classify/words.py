@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from itertools import product
+from itertools import groupby, product
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,29 +29,29 @@ class Vocabulary:
     """
 
     def __init__(self, rules: Iterable[tuple[str, str]], stems: str = "") -> None:
-        """Index the rules, a family and its comma-separated phrases each, by the first word of a phrase."""
-        self._by_first: dict[str, list[tuple[int, tuple[str, ...], str]]] = {}
-        known = set()
+        """Index the rules, a family and its comma-separated phrases each."""
+        self._ranked: dict[tuple[str, ...], tuple[int, str]] = {}
         for rank, (family, phrases) in enumerate(rules):
             for phrase in phrases.split(","):
                 for spelling in _spellings(phrase.split()):
-                    known.update(spelling)
-                    entry = (rank, spelling, family)
-                    self._by_first.setdefault(spelling[0], []).append(entry)
-        self._known = frozenset(known)
+                    self._ranked.setdefault(spelling, (rank, family))
+        self._known = frozenset(word for phrase in self._ranked for word in phrase)
+        self._lengths = {
+            first: tuple(sorted({len(phrase) for phrase in phrases}))
+            for first, phrases in groupby(sorted(self._ranked), key=itemgetter(0))
+        }
         self._stem = re.compile("|".join(stems.split()) or r"(?!)")
 
     def find(self, text: Sequence[str]) -> str | None:
         """Return the family of the phrase of highest precedence among the words, None where there is none."""
         text = ("^", *(word if word in self._known else self._stemmed(word) for word in text), "$")
-        best: tuple[int, str] | None = None
-        for at, word in enumerate(text):
-            for rank, phrase, family in self._by_first.get(word, ()):
-                if best and best[0] <= rank:
-                    break
-                if tuple(text[at : at + len(phrase)]) == phrase:
-                    best = (rank, family)
-                    break
+        found = (
+            self._ranked[text[at : at + length]]
+            for at, word in enumerate(text)
+            for length in self._lengths.get(word, ())
+            if text[at : at + length] in self._ranked
+        )
+        best = min(found, default=None)
         return best[1] if best else None
 
     def _stemmed(self, word: str) -> str:

@@ -62,6 +62,11 @@ def inferred(
     )
 
 
+def is_autograd_thread(name: str | None) -> bool:
+    """Tell whether this is the name that PyTorch gives the autograd engine's workers."""
+    return bool(_AUTOGRAD_THREAD.match(name or ""))
+
+
 def _autograd_threads(trace: Trace, ops: pl.DataFrame, names: pl.DataFrame) -> pl.Series:
     """Return the (pid, tid) of threads that run the autograd engine's work.
 
@@ -71,7 +76,7 @@ def _autograd_threads(trace: Trace, ops: pl.DataFrame, names: pl.DataFrame) -> p
     threads = trace.get("threads")
     schema = {"pid": pl.Int32, "launch_tid": pl.Int32}
     rows = [] if threads is None else threads.collect().rows()
-    named = [(pid, tid) for pid, tid, name in rows if _AUTOGRAD_THREAD.match(name or "")]
+    named = [(pid, tid) for pid, tid, name in rows if is_autograd_thread(name)]
     has_names = {pid for pid, _, name in rows if name}
     backward = names.filter(
         pl.col("kind") == "kernel", pl.col("name").str.contains(_BACKWARD_KERNEL)

@@ -37,4 +37,6 @@ def launched(ops: pl.LazyFrame, api: pl.LazyFrame | None) -> pl.DataFrame:
         took = pl.col("launch_end_ns") - pl.col("launch_ns")
         calls = calls.sort(took, "launch_ns").unique("key", keep="first")
     keyed = ops.with_columns(_KEY)
-    return keyed.join(calls.lazy(), on="key", how="left", maintain_order="left").drop("key").collect()
+    return (
+        keyed.join(calls.lazy(), on="key", how="left", maintain_order="left").drop("key").collect()
+    )

@@ -96,7 +96,12 @@ def rules(user_phases: Mapping[str, str] | None = None) -> Rules:
 
 
 def assigned(
-    trace: Trace, ops: pl.DataFrame, names: pl.DataFrame, rules: Rules, *, by_execution: bool = False
+    trace: Trace,
+    ops: pl.DataFrame,
+    names: pl.DataFrame,
+    rules: Rules,
+    *,
+    by_execution: bool = False,
 ) -> tuple[pl.DataFrame, str]:
     """Return the ops with `phase` (null: none) and `how`, and the source of phases.
 
@@ -156,9 +161,7 @@ def _by_ranges(
     work = ops.select("pid", "launch_tid", "op_id").with_columns(moment=moments)
     elsewhere = ~pl.col("pid").is_in(list(by_pid)).fill_null(value=False)
     parts = [
-        work.filter(elsewhere).select(
-            "op_id", "moment", code=pl.lit(None, _CODE), how=how("none")
-        )
+        work.filter(elsewhere).select("op_id", "moment", code=pl.lit(None, _CODE), how=how("none"))
     ]
     for pid, ranges in by_pid.items():
         parts.append(_in_process(trace, work.filter(pl.col("pid") == pid), pid, ranges))
@@ -298,5 +301,3 @@ def coverage(ops: pl.DataFrame) -> dict[str, int]:
     """Return how many ops came by their phase in which way, with their total as `gpu_ops`."""
     counts = dict(ops.group_by("how").len().iter_rows())
     return {"gpu_ops": ops.height, **{how: counts.get(how, 0) for how in HOW}}
-
-

@@ -54,9 +54,7 @@ def _marked(trace: Trace, ranges: pl.LazyFrame) -> pl.DataFrame:
         return pl.DataFrame(schema=SCHEMA)
     layer = ["pid", "tid", "lane", "depth", "pattern"]
     found = found.with_columns(pattern=pl.col("name").str.replace_all(_DIGITS, "#"))
-    layers = found.group_by(*layer, "parent").agg(
-        repeats=pl.len(), first=pl.col("start_ns").min()
-    )
+    layers = found.group_by(*layer, "parent").agg(repeats=pl.len(), first=pl.col("start_ns").min())
     best = layers.sort("repeats", "depth", "first", descending=[True, False, False]).unique(
         "pid", keep="first", maintain_order=True
     )

@@ -75,7 +75,9 @@ def _recognised(path: Path) -> tuple[str, Reader, Path, object]:
     return _reader_of(path, path, head, None)
 
 
-def _reader_of(path: Path, content: Path, head: bytes, kept: object) -> tuple[str, Reader, Path, object]:
+def _reader_of(
+    path: Path, content: Path, head: bytes, kept: object
+) -> tuple[str, Reader, Path, object]:
     for name in registry.names("reader"):
         reader: Reader = registry.load("reader", name)
         if reader.recognises(content, head):

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from tracelens import units
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from tracelens.tables import Column, Filled, Report
 
@@ -66,8 +66,8 @@ class Strip:
 class Shown:
     """One table as it is shown.
 
-    ``cut`` says which rows are missing, empty if none is; ``dropped`` are the headings of the
-    columns that did not fit.
+    ``cut`` says which rows are missing, or that there are none; it is empty if all are there.
+    ``dropped`` says which columns did not fit, and is empty if all did.
     """
 
     name: str
@@ -75,12 +75,7 @@ class Shown:
     note: str
     strips: tuple[Strip, ...]
     cut: str = ""
-    dropped: tuple[str, ...] = ()
-
-    @property
-    def rows(self) -> list[tuple[str, ...]]:
-        """The cells, row by row."""
-        return list(zip(*(strip.cells for strip in self.strips), strict=True))
+    dropped: str = ""
 
 
 def shown(filled: Filled, top: int | None) -> Shown:
@@ -112,11 +107,10 @@ def fit(table: Shown, width: int, gap: int) -> Shown:
             break
         del strips[spare]
     widths = _share_out(strips, width - gap * (len(strips) - 1))
-    kept = {strip.column.name for strip in strips}
     return replace(
         table,
         strips=tuple(s.shortened(w) for s, w in zip(strips, widths, strict=True)),
-        dropped=tuple(s.heading for s in table.strips if s.column.name not in kept),
+        dropped=_dropped(table, {strip.column.name for strip in strips}),
     )
 
 
@@ -174,18 +168,18 @@ def pad(text: str, width: int, *, right: bool) -> str:
 
 def path_of(report: Report) -> str:
     """Return where a report's trace lies, as its heading."""
-    return one_line(str(report.source.get("path", "")))
+    return clean(str(report.source.get("path", "")))
 
 
 def _strip(column: Column, values: Sequence[object]) -> Strip:
-    cells = units.column(column.unit, values)
-    return Strip(column, values, [clean(cell) for cell in cells])
+    texts = units.column(column.unit, values)
+    return Strip(column, values, [clean(text) for text in texts])
 
 
 def _cut(filled: Filled, height: int) -> str:
     missing = filled.frame.height - height
     if not missing:
-        return ""
+        return "" if height else "no rows"
     rows = "row" if missing == 1 else "rows"
     return f"{MORE} and {missing:,} more {rows}{_share_of_cut(filled, height)}"
 
@@ -195,6 +189,13 @@ def _share_of_cut(filled: Filled, height: int) -> str:
     if not any(c.name == "share" and c.unit == "share" for c in filled.table.columns):
         return ""
     return f" (share {units.share(float(filled.frame['share'][height:].sum()))})"
+
+
+def _dropped(table: Shown, kept: Container[str]) -> str:
+    missing = [strip.heading for strip in table.strips if strip.column.name not in kept]
+    if not missing:
+        return ""
+    return f"Too narrow for: {', '.join(missing)}; --table {table.name} --format csv has them."
 
 
 def _least_important(strips: Sequence[Strip]) -> int | None:

@@ -50,7 +50,7 @@ def _why_nothing(reports: Sequence[Report]) -> str:
     return "There is no table to write. " + " ".join(reasons)
 
 
-def _lines(reports: Sequence[Report]) -> Iterator[list[object]]:
+def _lines(reports: Sequence[Report]) -> Iterator[Sequence[object]]:
     several = len(reports) > 1
     head = True
     for report in reports:
@@ -59,10 +59,10 @@ def _lines(reports: Sequence[Report]) -> Iterator[list[object]]:
                 yield ["path"] * several + [c.name for c in filled.table.columns]
                 head = False
             path = [report.source.get("path", "")] * several
-            yield from (path + row for row in _rows(filled))
+            yield from ([*path, *row] for row in _rows(filled))
 
 
-def _rows(filled: Filled) -> Iterator[list[object]]:
+def _rows(filled: Filled) -> Iterator[Sequence[object]]:
     frame = filled.frame.select(column.name for column in filled.table.columns)
     for row in frame.iter_rows():
         yield [_cell(value) for value in row]

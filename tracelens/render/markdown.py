@@ -1,4 +1,4 @@
-r"""Markdown tables as GitHub shows them, to paste into an issue or a report."""
+"""Markdown tables as GitHub shows them, to paste into an issue or a report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tracelens.tables import Report
 
 _SPECIAL = re.compile(r"[\\`*_<>\[\]|~&$#]")
-_OPENS_A_BLOCK = re.compile(r"^(?=[-+=])|(?<=^\d)(?=[.)])|(?<=^\d\d)(?=[.)])")
+_OPENS_A_LIST = re.compile(r"^(\d*)([-+=.)])")
 _TICKS = re.compile("`+")
 
 
@@ -43,7 +43,7 @@ def _report(report: Report, top: int | None) -> Iterator[str]:
 
 
 def _points(title: str, points: Iterable[str]) -> Iterator[str]:
-    lines = [f"- {_plain(point)}" for point in points]
+    lines = ["- " + _OPENS_A_LIST.sub(r"\1\\\2", _plain(point)) for point in points]
     if lines and title:
         yield title
     if lines:
@@ -71,7 +71,7 @@ def _column(strip: Strip) -> list[str]:
 
 def _plain(text: str) -> str:
     """Return a text that Markdown shows as it is."""
-    return _OPENS_A_BLOCK.sub(r"\\", _SPECIAL.sub(r"\\\g<0>", one_line(text)))
+    return _SPECIAL.sub(r"\\\g<0>", one_line(text))
 
 
 def _code(text: str) -> str:

@@ -39,7 +39,6 @@ class _Page:
     def __init__(self, width: int, top: int | None, *, colour: bool) -> None:
         self.width = width
         self.top = top
-        self.plain: Style = str
         self.strong = _ansi("1") if colour else str
         self.faint = _ansi("2") if colour else str
         self.alarm = _ansi("33") if colour else str
@@ -62,12 +61,7 @@ class _Page:
         lines = self.paragraph(table.title, style=self.strong)
         fitted = fit(table, self.width - len(_INDENT), _GAP)
         lines += _rows(fitted, self.faint)
-        remarks = (
-            fitted.cut and f"{fitted.cut} — --top 0 shows all",
-            table.note,
-            _dropped(fitted),
-        )
-        for remark in remarks:
+        for remark in (_cut(fitted), table.note, fitted.dropped):
             lines += self.paragraph(remark, label=_INDENT, style=self.faint)
         return lines
 
@@ -93,9 +87,7 @@ def _ansi(code: str) -> Style:
 
 
 def _rows(table: Shown, style: Style) -> list[str]:
-    """Return the heading row and the rows; a table without rows says so."""
-    if not table.strips or not table.strips[0].cells:
-        return [style(f"{_INDENT}no rows")]
+    """Return the heading row and the rows."""
     columns = [
         [pad(cell, strip.width, right=strip.is_number) for cell in (strip.heading, *strip.cells)]
         for strip in table.strips
@@ -104,11 +96,9 @@ def _rows(table: Shown, style: Style) -> list[str]:
     return [style(head.rstrip()), *(row.rstrip() for row in rows)]
 
 
-def _dropped(table: Shown) -> str:
-    if not table.dropped:
-        return ""
-    missing = ", ".join(table.dropped)
-    return f"Too narrow for: {missing}; --table {table.name} --format csv has them."
+def _cut(table: Shown) -> str:
+    can_be_shown = table.cut and table.strips[0].cells
+    return f"{table.cut} — --top 0 shows all" if can_be_shown else table.cut
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -19,13 +19,15 @@ class Column:
     """One column of a table.
 
     ``name`` is the key in JSON and CSV and is stable; ``heading`` is for people. Columns that
-    are not ``shown`` stand in JSON and CSV alone.
+    are not ``shown`` stand in JSON and CSV alone, and so do ``optional`` ones that hold nothing
+    but zeros and nulls.
     """
 
     name: str
     heading: str
     unit: Unit
     shown: bool = True
+    optional: bool = False
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,7 @@ def gaps(frame: pl.LazyFrame, by: Sequence[str]) -> pl.LazyFrame:
     return (
         frame.select(*keys, "op_id", _START, _END)
         .sort("start_ns", "op_id")
-        .with_columns(
-            gap_start_ns=reached.shift().over(keys), before=holder.shift().over(keys)
-        )
+        .with_columns(gap_start_ns=reached.shift().over(keys), before=holder.shift().over(keys))
         .filter(_START > pl.col("gap_start_ns"))
         .select(
             *keys,
@@ -108,9 +106,7 @@ def at(times: pl.Series, labels: pl.Series, moments: pl.Series) -> pl.Series:
     return labels.gather(index.to_series().cast(pl.UInt32))
 
 
-def window(
-    frame: pl.DataFrame, column: str, spans: Iterable[tuple[int, int, int]]
-) -> pl.DataFrame:
+def window(frame: pl.DataFrame, column: str, spans: Iterable[tuple[int, int, int]]) -> pl.DataFrame:
     """Return the rows whose time lies in a span of their process.
 
     Args:

@@ -50,3 +50,18 @@ def _walk(order: pl.DataFrame) -> tuple[list[int], list[int], list[int | None]]:
         parents.append(stack[-1][1] if stack else None)
         stack.append((end, row))
     return depths, lanes, parents
+
+
+def timeline(track: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
+    """Return times, and from each time on the range_id of the innermost range open, or null.
+
+    Args:
+        track: ranges of one thread and lane with `range_id`, `depth` and `parent`.
+    """
+    solid = track.filter(pl.col("end_ns") > pl.col("start_ns"))
+    # At one time ends come before starts; the outermost end and the innermost start come last.
+    starts = solid.select(time="start_ns", order=pl.col("depth") + 1, label="range_id")
+    ends = solid.select(time="end_ns", order=-pl.col("depth") - 1, label="parent")
+    events = pl.concat([starts, ends]).sort("time", "order")
+    last = events.unique("time", keep="last", maintain_order=True)
+    return last["time"], last["label"]

@@ -83,7 +83,9 @@ def devices(storage: Storage) -> pl.LazyFrame | None:
     else:
         rows = [g for g in gpus if g["sm_count"] or len(gpus) == 1]
     columns = {
-        name: pl.Series(name, [row.get(name) for row in rows], strict=False).cast(dtype, strict=False)
+        name: pl.Series(name, [row.get(name) for row in rows], strict=False).cast(
+            dtype, strict=False
+        )
         for name, dtype in DEVICES.schema().items()
     }
     return pl.LazyFrame(columns)

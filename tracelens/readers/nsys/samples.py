@@ -61,7 +61,12 @@ def counters(gather: Gather) -> pl.LazyFrame | None:
     """Return the `counters` table: GPU metrics named by TARGET_INFO_GPU_METRICS."""
     if not gather.has(METRICS, ("timestamp", "metricId", "value")):
         return None
-    columns = {"time_ns": "timestamp", "type_id": "typeId", "metric_id": "metricId", "value": "value"}
+    columns = {
+        "time_ns": "timestamp",
+        "type_id": "typeId",
+        "metric_id": "metricId",
+        "value": "value",
+    }
     raw = gather.read(METRICS, columns, lambda part: part)
     rows = gather.storage.records(METRIC_NAMES)
     labels = pl.LazyFrame(

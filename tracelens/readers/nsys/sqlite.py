@@ -74,9 +74,7 @@ class SqliteStorage:
                 some = wanted[start : start + _IDS_PER_QUERY]
                 sql = f"SELECT id, value FROM StringIds WHERE id IN ({','.join('?' * len(some))})"
                 try:
-                    found.update(
-                        (i, v) for i, v in db.execute(sql, some) if isinstance(v, str)
-                    )
+                    found.update((i, v) for i, v in db.execute(sql, some) if isinstance(v, str))
                 except sqlite3.Error:
                     self._lost += len(some)
         return found

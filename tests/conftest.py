@@ -1,0 +1,57 @@
+"""What every test can ask for, and what no test may touch: the user's cache and terminal."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
+TERMINAL = (
+    "CLICOLOR",
+    "CLICOLOR_FORCE",
+    "COLORTERM",
+    "FORCE_COLOR",
+    "NO_COLOR",
+    "PYTHON_COLORS",
+    "TTY_COMPATIBLE",
+    "TTY_INTERACTIVE",
+)
+
+
+@pytest.fixture(autouse=True)
+def _a_machine_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Give the test an empty cache and a terminal of 100 columns without colours."""
+    for name in [*TERMINAL, *(name for name in os.environ if name.startswith("TRACELENS_"))]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TRACELENS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("LINES", "40")
+    monkeypatch.setenv("TERM", "dumb")
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """Return the folder of real recordings, which are not part of the repository."""
+    if not CORPUS.is_dir():
+        pytest.skip("the corpus of recordings is absent: ../shared/corpus")
+    return CORPUS
+
+
+@pytest.fixture(scope="session")
+def nsys() -> str:
+    """Return the path of an nsys that runs."""
+    path = shutil.which("nsys")
+    if path is None or subprocess.run([path, "--version"], capture_output=True).returncode != 0:  # noqa: PLW1510
+        pytest.skip("nsys is not on PATH")
+    return path

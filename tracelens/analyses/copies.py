@@ -1,0 +1,38 @@
+"""Memory copies by direction, with their bandwidth."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from tracelens.analyses import Analysis
+from tracelens.links.linked import Linked
+
+
+def copies(linked: Linked) -> pl.DataFrame:
+    """Return one row per direction, most time first; bandwidth is bytes over summed time."""
+    took = pl.col("end_ns") - pl.col("start_ns")
+    details = linked.trace.get("gpu_ops")
+    moved = linked.ops.lazy().filter(pl.col("kind") == "copy")
+    if details is None:
+        moved = moved.with_columns(bytes=pl.lit(0), copy_kind=pl.lit("unknown"))
+    else:
+        details = details.filter(pl.col("kind") == "copy").select("op_id", "bytes", "copy_kind")
+        moved = moved.join(details, on="op_id", how="left")
+    return (
+        moved.group_by(kind=pl.col("copy_kind").cast(pl.String))
+        .agg(
+            calls=pl.len().cast(pl.Int64),
+            bytes=pl.col("bytes").sum(),
+            total_ns=took.sum(),
+        )
+        .with_columns(
+            bandwidth_bytes_per_s=pl.when(pl.col("total_ns") > 0).then(
+                pl.col("bytes") * 1e9 / pl.col("total_ns")
+            )
+        )
+        .sort("total_ns", "kind", descending=[True, False])
+        .collect()
+    )
+
+
+ANALYSIS = Analysis(copies)

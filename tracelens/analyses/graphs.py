@@ -1,0 +1,25 @@
+"""CUDA graphs launched as a whole: how often, and how long each took."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from tracelens.analyses import Analysis
+from tracelens.analyses.kernels import spread
+from tracelens.links.linked import Linked
+
+
+def graphs(linked: Linked) -> pl.DataFrame:
+    """Return one row per graph and device, most time first; what ran inside is not recorded."""
+    details = linked.trace.get("gpu_ops")
+    runs = linked.ops.lazy().filter(pl.col("kind") == "graph")
+    if details is None:
+        runs = runs.with_columns(graph_id=pl.lit(None, pl.Int32))
+    else:
+        runs = runs.join(details.select("op_id", "graph_id"), on="op_id", how="left")
+    took = pl.col("end_ns") - pl.col("start_ns")
+    table = runs.group_by("graph_id", "device").agg(**spread(took))
+    return table.sort("total_ns", "graph_id", descending=[True, False]).collect()
+
+
+ANALYSIS = Analysis(graphs)

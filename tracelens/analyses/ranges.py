@@ -1,0 +1,53 @@
+"""Named ranges: how often, how long on the CPU, and the GPU work launched inside them."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from tracelens.analyses import Analysis
+from tracelens.links.linked import Linked
+from tracelens.links.scopes import work_inside
+
+
+def ranges(linked: Linked) -> pl.DataFrame:
+    """Return one row per range name and domain, most kernel time first.
+
+    Work of inner ranges and of worker threads (backward) is included. A range inside another of
+    its own name counts as an instance, but its time is not added twice. `gpu_span_ns` sums, per
+    instance, first kernel start to last kernel end.
+    """
+    instances = work_inside(linked)
+    outer = ~_inside_its_own_name(instances)
+    named = instances.with_columns(outer=outer).join(
+        linked.trace["names"].collect(), on="name_id", how="left"
+    )
+    once = pl.col("outer")
+    return (
+        named.group_by("name", "domain")
+        .agg(
+            instances=pl.len().cast(pl.Int64),
+            cpu_ns=(pl.col("end_ns") - pl.col("start_ns")).filter(once).sum(),
+            kernels=pl.col("kernels").filter(once).sum().cast(pl.Int64),
+            kernel_time_ns=pl.col("kernel_time_ns").filter(once).sum(),
+            gpu_span_ns=(pl.col("last_ns") - pl.col("first_ns")).filter(once).sum(),
+            start_ns=pl.col("start_ns").min(),
+        )
+        .sort("kernel_time_ns", "cpu_ns", "start_ns", "name", descending=[True, True, False, False])
+        .drop("start_ns")
+    )
+
+
+def _inside_its_own_name(instances: pl.DataFrame) -> pl.Series:
+    """Tell which ranges lie inside another one of the same name, walking up parent by parent."""
+    above = instances.select(parent="range_id", up="parent", up_name="name_id", up_domain="domain")
+    walk = instances.select("range_id", "parent", "name_id", "domain")
+    found: set[int] = set()
+    while walk.height:
+        walk = walk.filter(pl.col("parent").is_not_null()).join(above, on="parent")
+        same = (pl.col("name_id") == pl.col("up_name")) & (pl.col("domain") == pl.col("up_domain"))
+        found.update(walk.filter(same)["range_id"])
+        walk = walk.filter(~same).select("range_id", "name_id", "domain", parent="up")
+    return instances["range_id"].is_in(sorted(found))
+
+
+ANALYSIS = Analysis(ranges)

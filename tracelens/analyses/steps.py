@@ -1,0 +1,68 @@
+"""Training steps: how long each took, how busy the GPU was with it, and its phases."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import polars as pl
+
+from tracelens.analyses import Analysis
+from tracelens.errors import NothingToShowError
+from tracelens.links.linked import Linked
+from tracelens.trace.intervals import at, busy, innermost
+
+_PHASES: Final = ("forward", "backward", "optimizer")
+
+
+def steps(linked: Linked) -> pl.DataFrame:
+    """Return one row per step and process, in order.
+
+    `duration_ns` is the step's length on the CPU. GPU times are of the work launched in it:
+    `busy_ns` and `idle_ns` per device and summed, `*_ns` by phase sums of kernel durations.
+
+    Raises:
+        NothingToShowError: the recording marks no steps and repeats no phases.
+    """
+    if linked.steps.is_empty():
+        raise NothingToShowError("no steps are marked: no range is named step, no phase repeats")
+    ops = with_step(linked).filter(pl.col("step").is_not_null()).lazy()
+    took = pl.col("end_ns") - pl.col("start_ns")
+    kernel = pl.col("kind") == "kernel"
+    phase = pl.col("phase").cast(pl.String)
+    keys = ["pid", "step"]
+    work = ops.group_by(keys).agg(
+        kernels=kernel.sum().cast(pl.Int64),
+        kernel_time_ns=took.filter(kernel).sum(),
+        **{f"{name}_ns": took.filter(kernel, phase == name).sum() for name in _PHASES},
+        other_ns=took.filter(kernel, ~phase.is_in(_PHASES).fill_null(value=False)).sum(),
+    )
+    spans = (
+        busy(ops, [*keys, "device"])
+        .group_by(keys)
+        .agg(pl.col("busy_ns").sum(), idle_ns=(pl.col("span_ns") - pl.col("busy_ns")).sum())
+    )
+    return (
+        linked.steps.lazy()
+        .join(work, on=keys, how="left")
+        .join(spans, on=keys, how="left")
+        .with_columns(
+            pl.col("kernels").fill_null(0),
+            pl.col("^(kernel_time|busy|idle|other|forward|backward|optimizer)_ns$").fill_null(0),
+            duration_ns=pl.col("end_ns") - pl.col("start_ns"),
+        )
+        .sort("pid", "step")
+        .collect()
+    )
+
+
+def with_step(linked: Linked) -> pl.DataFrame:
+    """Return the ops with the step that launched them, null outside of all steps."""
+    ops = linked.ops.with_columns(step=pl.lit(None, pl.Int32))
+    for (pid,), of_process in linked.steps.group_by("pid"):
+        rows = of_process.select("start_ns", "end_ns", "step").iter_rows()
+        step = at(*innermost(rows), ops["launch_ns"]).cast(pl.Int32)
+        ops = ops.with_columns(step=pl.when(pl.col("pid") == pid).then(step).otherwise("step"))
+    return ops
+
+
+ANALYSIS = Analysis(steps)

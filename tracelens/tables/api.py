@@ -1,0 +1,24 @@
+"""CUDA API calls: what the table `api` shows."""
+
+from tracelens.tables import Column, Table
+
+TABLE = Table(
+    analysis="api",
+    title="CUDA API calls",
+    columns=(
+        Column("name", "function", "name"),
+        Column("calls", "calls", "count"),
+        Column("total_ns", "total", "ns"),
+        Column("share", "share", "share"),
+        Column("mean_ns", "mean", "ns"),
+        Column("median_ns", "median", "ns"),
+        Column("min_ns", "min", "ns"),
+        Column("max_ns", "max", "ns"),
+        Column("std_ns", "std", "ns"),
+    ),
+    note=("Share is of the time in all CUDA calls, on every thread; calls overlap with GPU work."),
+    stands_for=(
+        "cuda_api_sum",
+        "cudaapisum",
+    ),
+)

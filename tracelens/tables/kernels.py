@@ -1,0 +1,26 @@
+"""GPU time by kernel: what the table `kernels` shows."""
+
+from tracelens.tables import Column, Table
+
+TABLE = Table(
+    analysis="kernels",
+    title="GPU time by kernel",
+    columns=(
+        Column("short_name", "kernel", "name"),
+        Column("name", "full name", "name", shown=False),
+        Column("family", "family", "text"),
+        Column("calls", "calls", "count"),
+        Column("total_ns", "total", "ns"),
+        Column("share", "share", "share"),
+        Column("mean_ns", "mean", "ns"),
+        Column("median_ns", "median", "ns"),
+        Column("min_ns", "min", "ns"),
+        Column("max_ns", "max", "ns"),
+        Column("std_ns", "std", "ns"),
+    ),
+    note=("Share is of all kernel time shown here; durations are of single launches."),
+    stands_for=(
+        "cuda_gpu_kern_sum",
+        "gpukernsum",
+    ),
+)
