@@ -27,10 +27,8 @@ def decide(name: str, op: str | None) -> str:
         or _explicit().find(words(part.scope))
         or ("gemm" if "cublas" in part.inner or "cublas" in part.params else None)
         or _plain().find(head)
-        or _libraries().find(
-            words(f"{part.scope} {part.head} {part.inner[:_READ]} {part.params[:_READ]}")
-        )
         or by_operator(op)
+        or _libraries().find(words(f"{part.scope} {part.head} {part.params[:_READ]}"))
         or _by_arguments(part)
         or _homes().find(words(part.scope))
         or "other"

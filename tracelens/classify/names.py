@@ -21,10 +21,13 @@ _AFFIX = re.compile(
     r"^CUDAFunctor_?|(?:_kernel)?_cuda(?:_kernel)?$|_kernel(?:_impl)?$|(?:CUDA)?Kernel(?:Impl)?$"
     r"|_?[Ff]unctor$|Ops$"
 )
-_NOISE = re.compile(r"(?:\w*OffsetCalculator|\w+With(?:out)?Cast|\w*ListMetadata|[Aa]rray)$")
+_NOISE = re.compile(
+    r"(?:\w*OffsetCalculator|\w+With(?:out)?Cast|\w*ListMetadata|TensorIterator\w*|[Aa]rray)$"
+)
 _FIRST_SAYS = re.compile(r"(?:enable_\w+|gpu_\w+)$")
 _SECOND_SAYS = re.compile(r"(?:ReduceOp|func_wrapper_t)$")
-_WRAPPER = re.compile(r"(?:[Kk]ernel2?|device_kernel|kentry)$")
+_WRAPPER = re.compile(r"(?:Kernel2?|device_kernel|kentry)$")
+_TELLING = re.compile(r"[A-Z_{]")
 _TYPES = {
     "BFloat16": "bf16", "__nv_bfloat16": "bf16", "__hip_bfloat16": "bf16", "bfloat16_t": "bf16",
     "Half": "half", "__half": "half", "half_t": "half", "long long": "long",
@@ -39,13 +42,26 @@ def short_name(name: str) -> str:
     stays where the function's name is one plain word (`gemvx::kernel`). Of PyTorch's own kernels the functor is
     shown by what it does and for which type (`vectorized_elementwise<4, add<float>>`), bookkeeping types are left
     out, and so are wrappers (`Kernel2<X>` is `X`). A name that is still too long is cut, and ends in `~` and four
-    hexadecimal digits of the whole, so that kernels that differ only in what was cut have different short names.
+    hexadecimal digits of the whole, so that kernels that differ only in what was cut have different short names;
+    so does a mangled name, whose template arguments are not all read.
     """
     text = " ".join(name[:8192].split())
     if not _SPECIAL.search(text):
         return _cut(text)
     part = parts(text)
-    return _cut(_function(part) if part.head.strip() else text)
+    if not part.head.strip():
+        return _cut(text)
+    if text.startswith(("_Z", "__Z")):
+        return _mangled(part, text)
+    return _cut(_function(part))
+
+
+def _mangled(part: Parts, whole: str) -> str:
+    """Write a mangled kernel, of whose template arguments only the identifiers are known."""
+    if not part.inner:
+        return _cut(_function(part))
+    telling = ", ".join(word for word in part.inner.split(", ") if _TELLING.search(word))
+    return _marked(_function(part._replace(inner=telling)), whole)
 
 
 def _function(part: Parts) -> str:
@@ -129,6 +145,10 @@ def _plain(arg: Argument) -> bool:
 
 def _cut(text: str) -> str:
     """Cut to the width, and mark what was cut."""
-    if len(text) <= WIDTH:
-        return text
-    return f"{text[: WIDTH - 6].rstrip(' ,')}…~{crc32(text.encode(errors='replace')) & 0xFFFF:04x}"
+    return text if len(text) <= WIDTH else _marked(text, text)
+
+
+def _marked(text: str, whole: str) -> str:
+    """Cut to the width less a mark of the whole, and append it."""
+    shown = text if len(text) <= WIDTH - 5 else text[: WIDTH - 6].rstrip(" ,") + "…"
+    return f"{shown}~{crc32(whole.encode(errors='replace')) & 0xFFFF:04x}"

@@ -14,10 +14,22 @@ if TYPE_CHECKING:
     from tracelens.trace.model import Trace
 
 
+class Progress(Protocol):
+    """Is told how many parts of what have been read, of how many."""
+
+    def __call__(self, what: str, done: int, total: int, /) -> None: ...
+
+
+def no_progress(_what: str, _done: int, _total: int, /) -> None:
+    """Tell nobody."""
+
+
 class Read(Protocol):
     """Reads a recording; with ``everything``, the columns that are read on request, too."""
 
-    def __call__(self, path: Path, *, everything: bool = False) -> Trace: ...
+    def __call__(
+        self, path: Path, *, everything: bool = False, progress: Progress = no_progress
+    ) -> Trace: ...
 
 
 def _nothing(_: Path) -> Mapping[str, pl.LazyFrame]:

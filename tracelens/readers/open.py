@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 from tracelens import registry
 from tracelens.errors import UnreadableError
+from tracelens.readers import Progress, no_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,19 +24,27 @@ if TYPE_CHECKING:
 _HEAD_BYTES: Final = 4096
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_PACKED: Final = (".gz", ".zst")
 _REPORT_SUFFIXES: Final = (".nsys-rep", ".qdrep")
 _SPACE_KEPT_BYTES: Final = 1 << 30
 _COPY_BYTES: Final = 16 << 20
 _EXPORT_SECONDS: Final = 600
 
 
-def open_trace(path: Path, *, everything: bool = False, cache: bool = True) -> Trace:
+def open_trace(
+    path: Path,
+    *,
+    everything: bool = False,
+    cache: bool = True,
+    progress: Progress = no_progress,
+) -> Trace:
     """Read a recording of any known format.
 
     Args:
         path: a file (plain, .gz or .zst) or the folder of a columnar export.
         everything: read the columns that are read on request, too; such a trace is not cached.
         cache: take the trace from the cache folder if it is there, and leave it there.
+        progress: called with (what, parts done, parts in all) while reading.
 
     Raises:
         UnreadableError: there is nothing at the path, it may not be read, or it is damaged or
@@ -50,7 +59,7 @@ def open_trace(path: Path, *, everything: bool = False, cache: bool = True) -> T
         tables = registry.load("reader", reader).on_request(path) if reader else {}
         return replace(trace, tables={**trace.tables, **tables})
     name, reader, content, kept = _recognised(path)
-    trace = reader.read(content, everything=everything)
+    trace = reader.read(content, everything=everything, progress=progress)
     trace = replace(
         trace,
         source=replace(trace.source, path=path),
@@ -59,6 +68,19 @@ def open_trace(path: Path, *, everything: bool = False, cache: bool = True) -> T
     if key:
         store.save(key, trace, name if content == path else "")
     return trace
+
+
+def is_recording(path: Path) -> bool:
+    """Tell whether a file or folder looks like something that `open_trace` can read."""
+    try:
+        head = b"" if path.is_dir() else _head(path)
+    except UnreadableError:
+        return False
+    if path.is_file() and (_is_report(path, head) or head.startswith((_GZIP, _ZSTD))):
+        return _is_report(path, head) or path.suffix in _PACKED
+    return any(
+        registry.load("reader", name).recognises(path, head) for name in registry.names("reader")
+    )
 
 
 def _recognised(path: Path) -> tuple[str, Reader, Path, object]:

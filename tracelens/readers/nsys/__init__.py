@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tracelens.errors import UnreadableError
-from tracelens.readers import Reader
+from tracelens.readers import Progress, Reader, no_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,7 +40,7 @@ def recognises(path: Path, head: bytes) -> bool:
     return head.startswith(_SQLITE)
 
 
-def read(path: Path, *, everything: bool = False) -> Trace:
+def read(path: Path, *, everything: bool = False, progress: Progress = no_progress) -> Trace:
     """Read an export.
 
     Raises:
@@ -58,7 +58,7 @@ def read(path: Path, *, everything: bool = False) -> Trace:
     storage = _storage(path)
     _check(storage)
     spill = tempfile.TemporaryDirectory(prefix="tracelens-")
-    gather = Gather(storage, Path(spill.name), everything=everything)
+    gather = Gather(storage, Path(spill.name), everything=everything, progress=progress)
     _note_missing_bytes(gather)
     names = Names(gather)
     tables: dict[str, pl.LazyFrame | None] = {

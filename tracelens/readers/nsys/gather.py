@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from tracelens.readers import Progress, no_progress
 from tracelens.trace.model import Caveat
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Gather:
     storage: Storage
     spill: Path
     everything: bool = False
+    progress: Progress = no_progress
     caveats: list[Caveat] = field(default_factory=list)
 
     def has(self, table: str, needed: Sequence[str]) -> bool:
@@ -70,8 +73,12 @@ class Gather:
         ]
         parts = self.storage.pieces(table, sorted(set(present.values())), stored)
 
+        done = itertools.count(1)
+
         def changed(part: Part) -> pl.DataFrame:
-            return change(part().select(select))
+            frame = change(part().select(select))
+            self.progress(table, next(done), len(parts))
+            return frame
 
         if len(parts) > SPILL_PARTS:
             return self._spilled(table, parts, changed)

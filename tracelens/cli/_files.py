@@ -1,0 +1,80 @@
+"""Files that commands read and write: recordings in folders, output never half-written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tracelens.errors import UnreadableError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_MOST: Final = 1000
+
+
+def recordings(paths: Iterable[Path]) -> list[Path]:
+    """Return the recordings among the paths: files as they are, folders as what they hold.
+
+    Raises:
+        UnreadableError: a folder holds no recording.
+    """
+    from tracelens.readers.open import is_recording
+
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir() or is_recording(path):
+            found.append(path)
+            continue
+        inside = sorted(p for p in _walk(path) if is_recording(p))
+        if not inside:
+            raise UnreadableError(
+                f"The folder {path} holds no recording that tracelens can read. "
+                "Name a file, such as one made by: nsys export --type sqlite FILE.nsys-rep"
+            )
+        found += inside
+    return list(dict.fromkeys(found))
+
+
+def _walk(folder: Path) -> Iterable[Path]:
+    """Return files and folders up to two levels down; a folder that is a recording is not entered."""
+    from tracelens.readers.open import is_recording
+
+    level = [folder]
+    for _ in range(2):
+        deeper: list[Path] = []
+        for parent in level:
+            for child in sorted(parent.iterdir())[:_MOST]:
+                yield child
+                if child.is_dir() and not is_recording(child):
+                    deeper.append(child)
+        level = deeper
+
+
+def check_free(output: Path | None, *, force: bool) -> None:
+    """Refuse, before any work is done, to write over a file without ``force``."""
+    if output is None:
+        return
+    if output.exists() and not force:
+        raise UsageError(f"{output} exists already; --force overwrites it.")
+    if not output.absolute().parent.is_dir():
+        raise UsageError(
+            f"There is no folder {output.absolute().parent} to write {output.name} to."
+        )
+
+
+def write(output: Path, text: str) -> None:
+    """Write a file whole or not at all: beside its place, then renamed into it."""
+    folder = output.absolute().parent
+    try:
+        handle, beside = tempfile.mkstemp(prefix=f".{output.name}-", dir=folder)
+        with os.fdopen(handle, "w", encoding="utf-8", newline="", errors="surrogateescape") as file:
+            file.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(beside).chmod(0o666 & ~umask)
+        Path(beside).replace(output)
+    except OSError as error:
+        raise UsageError(f"{output} cannot be written: {error.strerror or error}.") from error

@@ -1,0 +1,42 @@
+"""List what tracelens knows: commands, readers, tables, analyses, renderers and exporters."""
+
+from __future__ import annotations
+
+import click
+
+from tracelens import registry
+
+_EPILOG = r"""
+\b
+Examples:
+  tracelens list
+  tracelens list tables
+"""
+_PLURALS = {
+    "analysis": "analyses",
+    **{kind: f"{kind}s" for kind in registry.ROOMS if kind != "analysis"},
+}
+
+
+@click.command("list", epilog=_EPILOG)
+@click.argument("kind", required=False, metavar="[KIND]")
+def list_things(kind: str | None) -> None:
+    """List things of one KIND (tables, renderers, ...), or of all kinds."""
+    kinds = [_kind(kind)] if kind else [k for k in registry.ROOMS if registry.entries(k)]
+    for number, one in enumerate(kinds):
+        if len(kinds) > 1:
+            click.echo(("\n" if number else "") + _PLURALS[one])
+        entries = registry.entries(one)
+        width = max(map(len, entries), default=0)
+        for name, entry in sorted(entries.items()):
+            click.echo(f"  {name:<{width}}  {entry.summary}")
+
+
+def _kind(asked: str) -> str:
+    for kind, plural in _PLURALS.items():
+        if asked.lower() in (kind, plural):
+            return kind
+    raise click.UsageError(registry.unknown("kind", asked, dict.fromkeys(_PLURALS.values())))
+
+
+COMMAND = list_things

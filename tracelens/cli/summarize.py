@@ -1,0 +1,201 @@
+"""Show where the GPU time of a recording went: by phase, kind of work, kernel, range and step."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tracelens import registry
+from tracelens.cli import _files, _progress
+from tracelens.errors import NothingToShowError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tracelens.links.linked import Cut
+    from tracelens.tables import Report
+
+_EPILOG = r"""
+\b
+Examples:
+  tracelens summarize run.sqlite
+  tracelens summarize run.sqlite --table families --format markdown
+  tracelens summarize run.sqlite --table cuda_gpu_kern_sum --phase backward --top 0
+  tracelens summarize run.sqlite --within 'step 3' --format json | jq .tables.phases
+  tracelens summarize before.sqlite after.sqlite --table phases --format csv -o both.csv
+"""
+
+
+_FOR_PROGRAMS = ("json", "csv")
+
+
+class _Names(click.ParamType[str]):
+    """A name out of a room, completed by the shell."""
+
+    name = "name"
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[Any]:  # noqa: ARG002
+        from click.shell_completion import CompletionItem
+
+        names = registry.names(self.kind)
+        return [CompletionItem(n) for n in names if n.startswith(incomplete)]
+
+
+@click.command(epilog=_EPILOG)
+@click.argument(
+    "paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path)
+)
+@click.option(
+    "--table",
+    "-t",
+    "tables",
+    multiple=True,
+    metavar="NAME",
+    type=_Names("table"),
+    help="Show this table (again for more; `all` for every one). Names of nsys reports work, too.",
+)
+@click.option(
+    "--phase",
+    "phases",
+    multiple=True,
+    metavar="NAME",
+    help="Only work of this phase; `(none)` for work in none.",
+)
+@click.option(
+    "--within",
+    metavar="RANGE[#N]",
+    help="Only work launched inside this range, or its instance N (from 0).",
+)
+@click.option("--step", type=int, metavar="N", help="Only work launched in step N (from 0).")
+@click.option("--device", type=int, metavar="N", help="Only work of this CUDA device.")
+@click.option(
+    "--phases",
+    "phase_rules",
+    multiple=True,
+    metavar="NAME=REGEX",
+    help="Ranges that match are this phase; comes before the built-in rules.",
+)
+@click.option(
+    "--attribution",
+    type=click.Choice(["launch", "execution"]),
+    default="launch",
+    show_default=True,
+    help="Where a kernel counts: in the phase that launched it, or the one it ran in.",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(min=0),
+    default=None,
+    metavar="N",
+    help="Rows to show of each table; 0 for all. JSON and CSV always hold all.",
+)
+@click.option(
+    "--format",
+    "-f",
+    "renderer",
+    default="text",
+    show_default=True,
+    metavar="FORMAT",
+    type=_Names("renderer"),
+    help="text, json, csv, markdown, latex or html.",
+)
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to this file.")
+@click.option("--force", is_flag=True, help="Overwrite the output file.")
+@click.option("--no-cache", is_flag=True, help="Read the recording itself, and leave no cache.")
+def summarize(  # noqa: PLR0913
+    paths: tuple[Path, ...],
+    tables: tuple[str, ...],
+    phases: tuple[str, ...],
+    within: str | None,
+    step: int | None,
+    device: int | None,
+    phase_rules: tuple[str, ...],
+    attribution: str,
+    top: int | None,
+    renderer: str,
+    output: Path | None,
+    force: bool,
+    no_cache: bool,
+) -> None:
+    """Show where the GPU time of one or several recordings went.
+
+    PATH is an Nsight Systems export (SQLite, also packed as .gz or .zst, or a Parquet or Arrow
+    folder), a report that nsys on this machine can export, or a folder that holds some of these.
+    """
+    from tracelens.links.linked import Cut
+    from tracelens.render import Options, Renderer
+    from tracelens.tables import build
+
+    chosen: Renderer = registry.load("renderer", renderer)
+    names = _tables(tables, renderer)
+    cut = Cut(phases, device, within, step, attribution, _rules(phase_rules))
+    _files.check_free(output, force=force)
+    reports = [_report(path, names, cut, cache=not no_cache) for path in _files.recordings(paths)]
+    shown = list(reports)
+    if len(reports) > 1 and renderer not in _FOR_PROGRAMS:
+        shown.append(build.combined(reports))
+    top = top if top is not None else (10 if renderer == "text" and not tables else 20)
+    colour = output is None and sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    options = Options(top=top or None, width=_width(), colour=colour)
+    text = chosen.render(shown, options)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        _files.write(output, text)
+    _say_what_is_missing(reports, renderer)
+
+
+def _report(path: Path, names: Sequence[str], cut: Cut, *, cache: bool) -> Report:
+    from tracelens.links.linked import link
+    from tracelens.readers.open import open_trace
+    from tracelens.tables import build
+
+    with _progress.shown(f"Reading {path.name}") as progress:
+        trace = open_trace(path, cache=cache, progress=progress)
+    return build.report(link(trace, cut), names)
+
+
+def _tables(asked: Sequence[str], renderer: str) -> tuple[str, ...]:
+    from tracelens.tables import build
+
+    if "all" in asked or (not asked and renderer == "json"):
+        return build.all_tables()
+    if asked:
+        return tuple(dict.fromkeys(build.resolve(name) for name in asked))
+    return build.DEFAULT
+
+
+def _rules(asked: Sequence[str]) -> dict[str, str]:
+    rules = dict(rule.partition("=")[::2] for rule in asked)
+    for name, rule in rules.items():
+        if not name or not rule:
+            raise UsageError(f"--phases {name}={rule}: write NAME=REGEX, as in 'loss=^loss$'.")
+    return rules
+
+
+def _say_what_is_missing(reports: Sequence[Report], renderer: str) -> None:
+    """Raise if nothing could be shown; formats that carry tables alone get the rest on stderr."""
+    if not any(not table.frame.is_empty() for report in reports for table in report.tables):
+        report = reports[0]
+        reasons = "; ".join(f"{name}: {why}" for name, why in report.left_out.items())
+        raise NothingToShowError(f"Nothing to show of {report.source['path']}. {reasons}.")
+    if renderer in ("csv", "latex", "markdown"):
+        for report in reports:
+            said = [*report.warnings, *(f"{n}: {why}" for n, why in report.left_out.items())]
+            for text in said:
+                click.echo(f"tracelens: {report.source['path']}: {text}", err=True)
+
+
+def _width() -> int:
+    return shutil.get_terminal_size((80, 24)).columns
+
+
+COMMAND = summarize

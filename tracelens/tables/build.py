@@ -1,0 +1,173 @@
+"""From a linked trace to a report: the tables that were asked for, and how far to trust them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from tracelens import registry
+from tracelens.errors import NothingToShowError, UsageError
+from tracelens.tables import Column, Filled, Report, Table
+from tracelens.tables.standout import findings
+from tracelens.tables.trust import headline, trust
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tracelens.links.linked import Linked
+
+DEFAULT: Final = ("overview", "kernels")
+"""What a summary shows when no table was named."""
+
+ORDER: Final = (
+    "totals", "overview", "phases", "families", "kernels", "graphs", "ranges", "steps", "copies",
+    "memsets", "gaps", "longest_gaps", "launch_delay", "api", "streams", "devices",
+)  # fmt: skip
+"""The order of tables where all are shown; those of other distributions come after."""
+
+
+def resolve(name: str) -> str:
+    """Return a table's own name, given that or the name of the NVIDIA report it stands for.
+
+    Raises:
+        UsageError: no table has that name.
+    """
+    plain = name.replace("-", "_")
+    tables = registry.entries("table")
+    if plain in tables:
+        return plain
+    aliases = {alias: own for own, entry in tables.items() for alias in entry.load().stands_for}
+    if plain in aliases:
+        return aliases[plain]
+    raise UsageError(registry.unknown("table", name, {**dict.fromkeys(tables), **aliases}))
+
+
+def all_tables() -> tuple[str, ...]:
+    """Return the names of all tables, in the order in which a report shows them."""
+    known = registry.names("table")
+    return (*ORDER, *(name for name in known if name not in ORDER))
+
+
+def fill(linked: Linked, name: str) -> Filled:
+    """Run a table's analysis.
+
+    Raises:
+        NothingToShowError: the trace cannot answer it.
+    """
+    table: Table = registry.load("table", name)
+    frame = registry.load("analysis", table.analysis).run(linked)
+    frame = frame.select([column.name for column in table.columns])
+    columns = tuple(
+        replace(c, shown=c.shown and not (c.optional and _says_nothing(frame[c.name])))
+        for c in table.columns
+    )
+    return Filled(name, replace(table, columns=columns), frame)
+
+
+def report(linked: Linked, names: Sequence[str]) -> Report:
+    """Return a report of the named tables; those that cannot be made are in `left_out`."""
+    filled: list[Filled] = []
+    left_out: dict[str, str] = {}
+    for name in names:
+        try:
+            table = fill(linked, name)
+        except NothingToShowError as error:
+            left_out[name] = str(error)
+        else:
+            if table.frame.is_empty():
+                left_out[name] = _why_empty(linked, name)
+            filled.append(table)
+    source = linked.trace.source
+    devices = linked.trace.get("devices")
+    return Report(
+        headline=headline(linked),
+        trust=trust(linked),
+        source={
+            "path": str(source.path),
+            "format": source.format,
+            "producer": source.producer,
+            "schema_version": source.schema_version,
+            **({"facts": dict(source.facts)} if source.facts else {}),
+        },
+        devices=() if devices is None else tuple(devices.collect().to_dicts()),
+        phase_source=linked.phase_source,
+        coverage=linked.coverage(),
+        tables=tuple(filled),
+        findings=findings(linked),
+        left_out=left_out,
+        warnings=tuple(caveat.text for caveat in linked.trace.caveats),
+    )
+
+
+def combined(reports: Sequence[Report]) -> Report:
+    """Return one more report: the tables that all runs have, with a row per run side by side.
+
+    Rows stand in the order of the first run that has them; the run is the first column.
+    """
+    runs = _run_labels(reports)
+    tables = []
+    for first in reports[0].tables:
+        same = [next((t for t in r.tables if t.name == first.name), None) for r in reports]
+        filled = [t for t in same if t is not None]
+        if len(filled) == len(reports):
+            tables.append(_side_by_side(runs, filled))
+    return Report(
+        headline=f"All {len(reports)} runs: {', '.join(runs)}",
+        trust=(),
+        source={"path": "combined", "format": "combined", "producer": None, "schema_version": None},
+        devices=(),
+        phase_source="",
+        coverage={},
+        tables=tuple(tables),
+    )
+
+
+def _side_by_side(runs: Sequence[str], filled: Sequence[Filled]) -> Filled:
+    """Return one table of several: rows that bear the same labels stand together."""
+    table = filled[0].table
+    labels = [c.name for c in table.columns if c.unit in ("text", "name")][:1]
+    frames = [
+        t.frame.select(pl.lit(run).alias("run"), pl.all()).with_row_index("_order")
+        for run, t in zip(runs, filled, strict=True)
+    ]
+    both = pl.concat(frames, how="vertical_relaxed")
+    place = pl.col("_order").min()
+    ordered = both.with_columns(_place=place.over(labels) if labels else pl.col("_order"))
+    number = dict(zip(runs, range(len(runs)), strict=True))
+    rank = pl.col("run").replace_strict(number, return_dtype=pl.Int32)
+    frame = ordered.sort("_place", rank, "_order", maintain_order=True).drop("_order", "_place")
+    shown = {c.name for t in filled for c in t.table.columns if c.shown}
+    columns = tuple(replace(c, shown=c.name in shown) for c in table.columns)
+    at = next((i + 1 for i, c in enumerate(columns) if c.unit in ("text", "name")), 0)
+    columns = (*columns[:at], Column("run", "run", "text"), *columns[at:])
+    title = f"{table.title}, all runs"
+    return Filled(
+        filled[0].name,
+        replace(table, columns=columns, title=title),
+        frame.select([c.name for c in columns]),
+    )
+
+
+def _run_labels(reports: Sequence[Report]) -> list[str]:
+    """Return short names of the runs that differ: file names, or whole paths if those repeat."""
+    paths = [str(r.source["path"]) for r in reports]
+    names = [PurePath(path).name for path in paths]
+    return names if len(set(names)) == len(names) else paths
+
+
+def _says_nothing(values: pl.Series) -> bool:
+    filled = values.drop_nulls()
+    if values.dtype == pl.String:
+        return not filled.str.len_bytes().any()
+    return not (filled != 0).any()
+
+
+def _why_empty(linked: Linked, name: str) -> str:
+    trace = linked.trace
+    needed = {"ranges": "ranges", "api": "api"}.get(name, "gpu_ops")
+    if needed not in trace:
+        return f"the recording has no {needed} table: it was not recorded"
+    return "recorded, and nothing found"

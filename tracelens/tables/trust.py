@@ -1,0 +1,128 @@
+"""The head of every summary: what was captured, and how far to believe the numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from tracelens import units
+from tracelens.analyses.totals import totals
+
+if TYPE_CHECKING:
+    from tracelens.links.linked import Linked
+
+_TOOK = pl.col("end_ns") - pl.col("start_ns")
+_HOW = {
+    "own_thread": "own thread",
+    "same_process": "by process",
+    "inferred": "inferred",
+    "ambiguous": "ambiguous",
+    "none": "in no phase",
+    "unlinked": "launch not recorded",
+}
+
+
+def headline(linked: Linked) -> str:
+    """Return one line: file, recorder, GPUs, kernels and how busy the GPU was."""
+    source = linked.trace.source
+    sums = totals(linked).row(0, named=True)
+    version = f"schema {source.schema_version}" if source.schema_version else "no schema version"
+    parts = [source.path.name, f"{source.producer or source.format}, {version}", *_gpus(linked)]
+    if sums["kernels"] or sums["graph_launches"]:
+        parts.append(f"{units.count(sums['kernels'])} kernels")
+    if sums["graph_launches"]:
+        parts.append(f"{units.count(sums['graph_launches'])} graph launches")
+    if sums["span_ns"]:
+        busy, span = units.time(sums["busy_ns"]), units.time(sums["span_ns"])
+        parts.append(
+            f"GPU busy {busy} of {span} ({units.share(sums['busy_ns'] / sums['span_ns'])})"
+        )
+    return " · ".join(parts)
+
+
+def trust(linked: Linked) -> tuple[str, ...]:
+    """Return lines on attribution, loss and what could not be told; shares are of GPU time."""
+    lines = [_attribution(linked)] if linked.ops.height else []
+    rest = [_lost(linked), *_unclassified(linked), *_steps_without_work(linked), *_overlap(linked)]
+    lines.append(" · ".join(rest))
+    return tuple(lines)
+
+
+def _gpus(linked: Linked) -> list[str]:
+    devices = linked.trace.get("devices")
+    if devices is None:
+        return []
+    used = linked.ops["device"].drop_nulls().unique().to_list()
+    facts = devices.collect()
+    seen = facts.filter(pl.col("device").is_in(used)) if used else facts
+    # A GPU that several processes used is one GPU.
+    counts = (
+        seen.unique(["device", "gpu", "uuid"])
+        .group_by(pl.col("name").fill_null("unknown GPU"))
+        .len()
+        .sort("len", "name", descending=[True, False])
+    )
+    return [name if many == 1 else f"{many} × {name}" for name, many in counts.iter_rows()]
+
+
+def _attribution(linked: Linked) -> str:
+    work = linked.ops.lazy().filter(pl.col("kind").is_in(["kernel", "graph"]))
+    rows = work.group_by("how").agg(time=_TOOK.sum()).collect()
+    times = {how: time for how, time in rows.iter_rows() if time}
+    total = sum(times.values())
+    if linked.phase_source == "none":
+        return "no phases: no range names one, and nothing shows that this is training"
+    if not total:
+        return "no kernels"
+    attributed = sum(times.get(how, 0) for how in ("own_thread", "same_process", "inferred"))
+    parts = [
+        f"{label} {units.share(times[how] / total)}" for how, label in _HOW.items() if how in times
+    ]
+    by = " (phases inferred: no range names one)" if linked.phase_source == "inferred" else ""
+    return f"{units.share(attributed / total)} of GPU time attributed{by}: {', '.join(parts)}"
+
+
+def _lost(linked: Linked) -> str:
+    lost = [caveat for caveat in linked.trace.caveats if caveat.kind == "lost"]
+    damaged = [caveat for caveat in linked.trace.caveats if caveat.kind == "damaged"]
+    if damaged:
+        return "the file is damaged: see the warnings"
+    return "events may have been lost: see the warnings" if lost else "nothing reported lost"
+
+
+def _unclassified(linked: Linked) -> list[str]:
+    kernels = linked.ops.lazy().filter(pl.col("kind") == "kernel")
+    rows = (
+        kernels.group_by("name_id", "kind")
+        .agg(time=_TOOK.sum())
+        .join(linked.names.lazy(), on=["name_id", "kind"], how="left")
+        .group_by(other=pl.col("family") == "other")
+        .agg(pl.col("time").sum())
+        .collect()
+    )
+    times = dict(rows.iter_rows())
+    total = sum(times.values())
+    return [f"{units.share(times.get(True, 0) / total)} unclassified"] if total else []
+
+
+def _steps_without_work(linked: Linked) -> list[str]:
+    if linked.steps.is_empty() or linked.ops.is_empty():
+        return []
+    from tracelens.analyses.steps import steps
+
+    empty = steps(linked).filter(pl.col("busy_ns") == 0).height
+    return [f"{empty} of {linked.steps.height} steps without GPU work"] if empty else []
+
+
+def _overlap(linked: Linked) -> list[str]:
+    """Say it where work overlaps: then sums of durations exceed the time that passed."""
+    keys = ["device", "pid", "context", "stream"]
+    streams = linked.ops.lazy().select(pl.struct(keys).n_unique()).collect().item()
+    sums = totals(linked).row(0, named=True)
+    summed = sum(sums[f"{kind}_time_ns"] for kind in ("kernel", "copy", "memset", "graph"))
+    if not sums["busy_ns"] or summed <= sums["busy_ns"]:
+        return []
+    more = (summed - sums["busy_ns"]) / summed
+    where = f"{streams} streams" if streams > 1 else "one stream"
+    return [f"work overlaps on {where} ({units.share(more)} of GPU time)"]
