@@ -67,30 +67,51 @@ def test_the_labelled_corpus_is_right_by_97_percent_and_95_in_each_large_family(
 
 
 GELU_BACKWARD = (
-    "void at::native::vectorized_elementwise_kernel<4, at::native::GeluBackwardCUDAKernelImpl("
-    "at::TensorIteratorBase&, at::native::GeluType)::{lambda()#2}::operator()() const::{lambda()#2}"
-    "::operator()() const::{lambda(float, float)#1}, std::array<char*, 3ul> >(int, T2, T3)",
-    "void at::native::vectorized_elementwise_kernel<(int)4, at::native::GeluBackwardCUDAKernelImpl("
-    "at::TensorIteratorBase &, at::native::GeluType)::[lambda() (instance 2)]::operator ()() const::"
-    "[lambda() (instance 2)]::operator ()() const::[lambda(float, float) (instance 1)], "
-    "std::array<char *, (unsigned long)3>>(int, T2, T3)",
-    "_ZN2at6native29vectorized_elementwise_kernelILi4EZZZNS0_26GeluBackwardCUDAKernelImplERNS_18"
-    "TensorIteratorBaseENS0_8GeluTypeEENKUlvE0_clEvENKUlvE0_clEvEUlffE_St5arrayIPcLy3EEEEviT0_T1_",
+    (
+        "void at::native::vectorized_elementwise_kernel<4, at::native::GeluBackwardCUDAKernelImpl("
+        "at::TensorIteratorBase&, at::native::GeluType)::{lambda()#2}::operator()() "
+        "const::{lambda()#2}"
+        "::operator()() const::{lambda(float, float)#1}, std::array<char*, 3ul> >(int, T2, T3)"
+    ),
+    (
+        "void at::native::vectorized_elementwise_kernel<(int)4, at::native::"
+        "GeluBackwardCUDAKernelImpl("
+        "at::TensorIteratorBase &, at::native::GeluType)::[lambda() (instance 2)]::"
+        "operator ()() const::"
+        "[lambda() (instance 2)]::operator ()() const::[lambda(float, float) (instance 1)], "
+        "std::array<char *, (unsigned long)3>>(int, T2, T3)"
+    ),
+    (
+        "_ZN2at6native29vectorized_elementwise_kernelILi4EZZZNS0_26GeluBackwardCUDAKernelImplERNS_18"
+        "TensorIteratorBaseENS0_8GeluTypeEENKUlvE0_clEvENKUlvE0_clEvEUlffE_St5arrayIPcLy3EEEEviT0_T1_"
+    ),
 )
 COPY = (
-    "void at::native::vectorized_elementwise_kernel<4, at::native::bfloat16_copy_kernel_cuda("
-    "at::TensorIteratorBase&)::{lambda(float)#1}, std::array<char*, 2ul> >(int, T2, T3)",
-    "void at::native::vectorized_elementwise_kernel<(int)4, at::native::bfloat16_copy_kernel_cuda("
-    "at::TensorIteratorBase &)::[lambda(float) (instance 1)], std::array<char *, (unsigned long)2>>"
-    "(int, T2, T3)",
-    "_ZN2at6native29vectorized_elementwise_kernelILi4EZNS0_25bfloat16_copy_kernel_cudaERNS_18"
-    "TensorIteratorBaseEEUlfE_St5arrayIPcLm2EEEEviT0_T1_",
+    (
+        "void at::native::vectorized_elementwise_kernel<4, at::native::bfloat16_copy_kernel_cuda("
+        "at::TensorIteratorBase&)::{lambda(float)#1}, std::array<char*, 2ul> >(int, T2, T3)"
+    ),
+    (
+        "void at::native::vectorized_elementwise_kernel<(int)4, at::native::"
+        "bfloat16_copy_kernel_cuda("
+        "at::TensorIteratorBase &)::[lambda(float) (instance 1)], std::array<char *, "
+        "(unsigned long)2>>"
+        "(int, T2, T3)"
+    ),
+    (
+        "_ZN2at6native29vectorized_elementwise_kernelILi4EZNS0_25bfloat16_copy_kernel_cudaERNS_18"
+        "TensorIteratorBaseEEUlfE_St5arrayIPcLm2EEEEviT0_T1_"
+    ),
 )
 SOFTMAX = (
-    "void (anonymous namespace)::softmax_warp_forward<float, float, float, 8, false, false>("
-    "float*, float const*, int, int, int, bool const*, int, bool)",
-    "void <unnamed>::softmax_warp_forward<float, float, float, (int)8, (bool)0, (bool)0>("
-    "T2 *, const T1 *, int, int, int, const bool *, int, bool)",
+    (
+        "void (anonymous namespace)::softmax_warp_forward<float, float, float, 8, false, false>("
+        "float*, float const*, int, int, int, bool const*, int, bool)"
+    ),
+    (
+        "void <unnamed>::softmax_warp_forward<float, float, float, (int)8, (bool)0, (bool)0>("
+        "T2 *, const T1 *, int, int, int, const bool *, int, bool)"
+    ),
     "_ZN36_GLOBAL__N__d8d9e5c0_10_SoftMax_cu_x20softmax_warp_forwardIfffLi8ELb0ELb0EEEvPT0_PKT_iii",
 )
 
@@ -106,7 +127,7 @@ def test_a_kernel_has_one_family_however_it_is_spelled(
 
 
 def test_the_functor_decides_inside_an_elementwise_kernel() -> None:
-    kernel = "void at::native::elementwise_kernel<128, 4, at::native::gpu_kernel_impl_nocast<at::native::{}"
+    kernel = "void at::native::elementwise_kernel<128, 4, gpu_kernel_impl_nocast<at::native::{}"
 
     assert family(kernel.format("direct_copy_kernel_cuda(at::TensorIteratorBase&)")) == "copy"
     assert family(kernel.format("CUDAFunctor_add<float>")) == "elementwise"
@@ -227,9 +248,27 @@ def test_any_text_has_a_family(name: str, op: str | None) -> None:
 
 
 pieces = st.sampled_from(
-    ["void ", "at::native::", "_ZN", "<", ">", "(", ")", "{lambda(float)#1}", "[lambda(int) (instance 2)]",
-     "operator()", "::", ", ", "(int)4", "gemm", "(anonymous namespace)", "<unnamed>", "4", "Kernel2"]
-)  # fmt: skip
+    [
+        "void ",
+        "at::native::",
+        "_ZN",
+        "<",
+        ">",
+        "(",
+        ")",
+        "{lambda(float)#1}",
+        "[lambda(int) (instance 2)]",
+        "operator()",
+        "::",
+        ", ",
+        "(int)4",
+        "gemm",
+        "(anonymous namespace)",
+        "<unnamed>",
+        "4",
+        "Kernel2",
+    ]
+)
 
 
 @given(st.lists(pieces, max_size=40).map("".join))

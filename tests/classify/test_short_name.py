@@ -27,40 +27,61 @@ from tracelens.classify.names import WIDTH
         ),
         # PyTorch's functors say what they do, for which type.
         (
-            "void at::native::vectorized_elementwise_kernel<4, at::native::CUDAFunctor_add<float>, "
-            "at::detail::Array<char*, 3> >(int, at::native::CUDAFunctor_add<float>, "
-            "at::detail::Array<char*, 3>)",
+            (
+                "void at::native::vectorized_elementwise_kernel<4, at::native::"
+                "CUDAFunctor_add<float>, "
+                "at::detail::Array<char*, 3> >(int, at::native::CUDAFunctor_add<float>, "
+                "at::detail::Array<char*, 3>)"
+            ),
             "vectorized_elementwise<4, add<float>>",
         ),
         (
-            "void at::native::elementwise_kernel<128, 2, at::native::gpu_kernel_impl_nocast<at::native::"
-            "BinaryFunctor<float, float, float, at::native::binary_internal::DivFunctor<float> > >("
-            "at::TensorIteratorBase&, at::native::BinaryFunctor<float, float, float, at::native::"
-            "binary_internal::DivFunctor<float> > const&)::{lambda(int)#1}>(int, T3)",
+            (
+                "void at::native::elementwise_kernel<128, 2, at::native::"
+                "gpu_kernel_impl_nocast<at::native::"
+                "BinaryFunctor<float, float, float, at::native::binary_internal::"
+                "DivFunctor<float> > >("
+                "at::TensorIteratorBase&, at::native::BinaryFunctor<float, float, float, "
+                "at::native::"
+                "binary_internal::DivFunctor<float> > const&)::{lambda(int)#1}>(int, T3)"
+            ),
             "elementwise<128, 2, Binary<float,Div>>",
         ),
         (
-            "void at::native::reduce_kernel<128, 4, at::native::ReduceOp<c10::BFloat16, at::native::"
-            "func_wrapper_t<c10::BFloat16, at::native::sum_functor<c10::BFloat16, float, c10::BFloat16>"
-            "::operator()(at::TensorIterator&)::{lambda(float, float)#1}>, unsigned int, c10::BFloat16, "
-            "4, 8> >(T3)",
+            (
+                "void at::native::reduce_kernel<128, 4, at::native::ReduceOp<c10::"
+                "BFloat16, at::native::"
+                "func_wrapper_t<c10::BFloat16, at::native::sum_functor<c10::BFloat16, "
+                "float, c10::BFloat16>"
+                "::operator()(at::TensorIterator&)::{lambda(float, float)#1}>, unsigned "
+                "int, c10::BFloat16, "
+                "4, 8> >(T3)"
+            ),
             "reduce<128, 4, sum<bf16,float>>",
         ),
         (
-            "void at::native::(anonymous namespace)::multi_tensor_apply_kernel<at::native::(anonymous "
-            "namespace)::TensorListMetadata<2>, at::native::(anonymous namespace)::"
-            "BinaryOpListAlphaFunctor<float, 2, 2, 0>, std::plus<float>, float>(T1, T2, T3, T4)",
+            (
+                "void at::native::(anonymous namespace)::multi_tensor_apply_kernel<at::"
+                "native::(anonymous "
+                "namespace)::TensorListMetadata<2>, at::native::(anonymous namespace)::"
+                "BinaryOpListAlphaFunctor<float, 2, 2, 0>, std::plus<float>, float>(T1, T2, T3, T4)"
+            ),
             "multi_tensor_apply<BinaryOpListAlpha<float,2,0>, plus>",
         ),
         # Wrappers give way to what they wrap.
         (
-            "void cutlass::Kernel2<cutlass_80_simt_sgemm_128x64_8x5_nn_align1>("
-            "cutlass_80_simt_sgemm_128x64_8x5_nn_align1::Params)",
+            (
+                "void cutlass::Kernel2<cutlass_80_simt_sgemm_128x64_8x5_nn_align1>("
+                "cutlass_80_simt_sgemm_128x64_8x5_nn_align1::Params)"
+            ),
             "cutlass_80_simt_sgemm_128x64_8x5_nn_align1",
         ),
         # A namespace stays where the function's name is one plain word.
         (
-            "std::enable_if<!(false), void>::type internal::gemvx::kernel<int, int, float, 7, false>(T9)",
+            (
+                "std::enable_if<!(false), void>::type internal::gemvx::kernel<int, int, "
+                "float, 7, false>(T9)"
+            ),
             "gemvx::kernel<int, int, float, 7, false>",
         ),
         (
@@ -69,14 +90,20 @@ from tracelens.classify.names import WIDTH
         ),
         # Long programs: the innermost function, and which of its lambdas.
         (
-            "void clover::par_ranged2d_kernel<PdV_kernel(bool, int, double, clover::Buffer2D<double> &)::"
-            "[lambda(int, int) (instance 2)]>(clover::Range2d, T1)",
+            (
+                "void clover::par_ranged2d_kernel<PdV_kernel(bool, int, double, clover::"
+                "Buffer2D<double> &)::"
+                "[lambda(int, int) (instance 2)]>(clover::Range2d, T1)"
+            ),
             "par_ranged2d_kernel<PdV_kernel#2>",
         ),
         # Repetitions are counted.
         (
-            "void (anonymous namespace)::softmax_warp_forward<float, float, float, 9, false, false>(float*)",
-            "softmax_warp_forward<float×3, 9, false, false>",  # noqa: RUF001
+            (
+                "void (anonymous namespace)::softmax_warp_forward<float, float, float, 9, "
+                "false, false>(float*)"
+            ),
+            "softmax_warp_forward<float*3, 9, false, false>",
         ),
     ],
 )
@@ -86,52 +113,87 @@ def test_a_short_name_is_the_function_and_what_sets_it_apart(name: str, expected
 
 PAIRS = [
     (
-        "void at::native::vectorized_elementwise_kernel<4, at::native::GeluCUDAKernelImpl("
-        "at::TensorIteratorBase&, at::native::GeluType)::{lambda()#2}::operator()() const::{lambda()#2}"
-        "::operator()() const::{lambda(float)#1}, std::array<char*, 2ul> >(int, X, std::array<char*, 2ul>)",
-        "void at::native::vectorized_elementwise_kernel<(int)4, at::native::GeluCUDAKernelImpl("
-        "at::TensorIteratorBase &, at::native::GeluType)::[lambda() (instance 2)]::operator ()() const::"
-        "[lambda() (instance 2)]::operator ()() const::[lambda(float) (instance 1)], "
-        "std::array<char *, (unsigned long)2>>(int, T2, T3)",
+        (
+            "void at::native::vectorized_elementwise_kernel<4, at::native::GeluCUDAKernelImpl("
+            "at::TensorIteratorBase&, at::native::GeluType)::{lambda()#2}::operator()() "
+            "const::{lambda()#2}"
+            "::operator()() const::{lambda(float)#1}, std::array<char*, 2ul> >(int, X, "
+            "std::array<char*, 2ul>)"
+        ),
+        (
+            "void at::native::vectorized_elementwise_kernel<(int)4, at::native::GeluCUDAKernelImpl("
+            "at::TensorIteratorBase &, at::native::GeluType)::[lambda() (instance 2)]::"
+            "operator ()() const::"
+            "[lambda() (instance 2)]::operator ()() const::[lambda(float) (instance 1)], "
+            "std::array<char *, (unsigned long)2>>(int, T2, T3)"
+        ),
     ),
     (
-        "void at::native::elementwise_kernel<128, 2, at::native::gpu_kernel_impl_nocast<at::native::"
-        "(anonymous namespace)::masked_fill_kernel(at::TensorIterator&, c10::Scalar const&)::{lambda()#1}"
-        "::operator()() const::{lambda()#7}::operator()() const::{lambda(float, bool)#1}>("
-        "at::TensorIteratorBase&, X const&)::{lambda(int)#1}>(int, X)",
-        "void at::native::elementwise_kernel<(int)128, (int)2, void at::native::gpu_kernel_impl_nocast<"
-        "at::native::<unnamed>::masked_fill_kernel(at::TensorIterator &, const c10::Scalar &)::"
-        "[lambda() (instance 1)]::operator ()() const::[lambda() (instance 7)]::operator ()() const::"
-        "[lambda(float, bool) (instance 1)]>(at::TensorIteratorBase &, const T1 &)::"
-        "[lambda(int) (instance 1)]>(int, T3)",
+        (
+            "void at::native::elementwise_kernel<128, 2, at::native::"
+            "gpu_kernel_impl_nocast<at::native::"
+            "(anonymous namespace)::masked_fill_kernel(at::TensorIterator&, c10::Scalar "
+            "const&)::{lambda()#1}"
+            "::operator()() const::{lambda()#7}::operator()() const::{lambda(float, bool)#1}>("
+            "at::TensorIteratorBase&, X const&)::{lambda(int)#1}>(int, X)"
+        ),
+        (
+            "void at::native::elementwise_kernel<(int)128, (int)2, void at::native::"
+            "gpu_kernel_impl_nocast<"
+            "at::native::<unnamed>::masked_fill_kernel(at::TensorIterator &, const c10::Scalar &)::"
+            "[lambda() (instance 1)]::operator ()() const::[lambda() (instance 7)]::"
+            "operator ()() const::"
+            "[lambda(float, bool) (instance 1)]>(at::TensorIteratorBase &, const T1 &)::"
+            "[lambda(int) (instance 1)]>(int, T3)"
+        ),
     ),
     (
-        "void at::native::(anonymous namespace)::CatArrayBatchedCopy<at::native::(anonymous namespace)::"
-        "OpaqueType<4u>, unsigned int, 3, 64, 64>(X*)",
-        "void at::native::<unnamed>::CatArrayBatchedCopy<at::native::<unnamed>::"
-        "OpaqueType<(unsigned int)4>, unsigned int, (int)3, (int)64, (int)64>(T1 *)",
+        (
+            "void at::native::(anonymous namespace)::CatArrayBatchedCopy<at::native::"
+            "(anonymous namespace)::"
+            "OpaqueType<4u>, unsigned int, 3, 64, 64>(X*)"
+        ),
+        (
+            "void at::native::<unnamed>::CatArrayBatchedCopy<at::native::<unnamed>::"
+            "OpaqueType<(unsigned int)4>, unsigned int, (int)3, (int)64, (int)64>(T1 *)"
+        ),
     ),
     (
-        "void (anonymous namespace)::softmax_warp_backward<float, float, float, 8, false, false>(float*)",
-        "void <unnamed>::softmax_warp_backward<float, float, float, (int)8, (bool)0, (bool)0>(T2 *)",
+        (
+            "void (anonymous namespace)::softmax_warp_backward<float, float, float, 8, "
+            "false, false>(float*)"
+        ),
+        (
+            "void <unnamed>::softmax_warp_backward<float, float, float, (int)8, (bool)0, "
+            "(bool)0>(T2 *)"
+        ),
     ),
     (
         "ncclDevKernel_SendRecv(ncclDevKernelArgsStorage<4096ul>)",
         "ncclDevKernel_SendRecv(ncclDevKernelArgsStorage<(unsigned long)4096>)",
     ),
     (
-        "void cutlass::Kernel2<cutlass_80_simt_sgemm_128x64_8x5_nn_align1>("
-        "cutlass_80_simt_sgemm_128x64_8x5_nn_align1::Params)",
+        (
+            "void cutlass::Kernel2<cutlass_80_simt_sgemm_128x64_8x5_nn_align1>("
+            "cutlass_80_simt_sgemm_128x64_8x5_nn_align1::Params)"
+        ),
         "void cutlass::Kernel2<cutlass_80_simt_sgemm_128x64_8x5_nn_align1>(T1::Params)",
     ),
     (
-        "void flash::flash_fwd_kernel<Flash_fwd_kernel_traits<64, 128, 64, 4, false, false, "
-        "cutlass::bfloat16_t, Flash_kernel_traits<64, 128, 64, 4, cutlass::bfloat16_t> >, false, true, "
-        "false, false, true, true, false>(flash::Flash_fwd_params)",
-        "void flash::flash_fwd_kernel<Flash_fwd_kernel_traits<(int)64, (int)128, (int)64, (int)4, "
-        "(bool)0, (bool)0, cutlass::bfloat16_t, Flash_kernel_traits<(int)64, (int)128, (int)64, (int)4, "
-        "cutlass::bfloat16_t>>, (bool)0, (bool)1, (bool)0, (bool)0, (bool)1, (bool)1, (bool)0>("
-        "flash::Flash_fwd_params)",
+        (
+            "void flash::flash_fwd_kernel<Flash_fwd_kernel_traits<64, 128, 64, 4, false, false, "
+            "cutlass::bfloat16_t, Flash_kernel_traits<64, 128, 64, 4, cutlass::"
+            "bfloat16_t> >, false, true, "
+            "false, false, true, true, false>(flash::Flash_fwd_params)"
+        ),
+        (
+            "void flash::flash_fwd_kernel<Flash_fwd_kernel_traits<(int)64, (int)128, "
+            "(int)64, (int)4, "
+            "(bool)0, (bool)0, cutlass::bfloat16_t, Flash_kernel_traits<(int)64, "
+            "(int)128, (int)64, (int)4, "
+            "cutlass::bfloat16_t>>, (bool)0, (bool)1, (bool)0, (bool)0, (bool)1, (bool)1, (bool)0>("
+            "flash::Flash_fwd_params)"
+        ),
     ),
 ]
 
@@ -144,7 +206,7 @@ def test_kineto_and_nsys_spell_a_kernel_differently_but_its_short_name_is_one(
 
 
 def test_names_that_differ_only_where_they_are_cut_stay_apart() -> None:
-    name = "void flash_kernel<Traits<64, 128, 64, 4, false, false, half>, false, true, false, {}, true>()"
+    name = "void flash_kernel<Traits<64, 128, 64, 4, false, false, half>, false, true, {}, true>()"
 
     one, other = short_name(name.format("false")), short_name(name.format("true"))
 

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Analysis:
-    """One question; ``run`` raises NothingToShowError where the trace cannot answer it."""
+    """One question; ``run`` raises NothingToShowError where the trace cannot answer it.
+
+    Calling the analysis answers it once per linked trace: others may ask again.
+    """
 
     run: Callable[[Linked], pl.DataFrame]
+
+    def __call__(self, linked: Linked) -> pl.DataFrame:
+        """Return the answer for this linked trace."""
+        return linked.once(f"{self.run.__module__}.{self.run.__qualname__}", self.run)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import polars as pl
 
 from tracelens.analyses import Analysis
-from tracelens.analyses.longest_gaps import longest_gaps
+from tracelens.analyses.longest_gaps import with_neighbours
+from tracelens.links.idle import idle
 from tracelens.links.linked import Linked
+from tracelens.trace.store import remembered
 
 
 def gaps(linked: Linked) -> pl.DataFrame:
@@ -15,18 +17,27 @@ def gaps(linked: Linked) -> pl.DataFrame:
     `share` is of the device's idle time between its first and last op, 0..1. The longest gap's
     length and neighbours stand in `longest_ns`, `before_name` and `after_name`.
     """
+    if linked.whole:
+        return remembered(linked.trace, "gaps", lambda: _gaps(linked))
+    return _gaps(linked)
+
+
+def _gaps(linked: Linked) -> pl.DataFrame:
+    times = idle(linked)
+    by_cause = times.group_by("device", "cause").agg(
+        gaps=pl.len().cast(pl.Int64),
+        total_ns=pl.col("idle_ns").sum(),
+        median_ns=pl.col("idle_ns").median(),
+        longest_ns=pl.col("idle_ns").max(),
+        **{c: pl.col(c).get(pl.col("idle_ns").arg_max()) for c in ("before", "after", "last_row")},
+    )
     return (
-        longest_gaps(linked)
-        .group_by("device", "cause", maintain_order=True)
-        .agg(
-            gaps=pl.len().cast(pl.Int64),
-            idle_ns=pl.col("idle_ns").sum(),
-            median_ns=pl.col("idle_ns").median(),
-            longest_ns=pl.col("idle_ns").first(),
-            before_name=pl.col("before_name").first(),
-            after_name=pl.col("after_name").first(),
+        with_neighbours(linked, by_cause)
+        .rename({"total_ns": "idle_ns"})
+        .with_columns(
+            pl.col("cause").cast(pl.String),
+            share=pl.col("idle_ns") / pl.col("idle_ns").sum().over("device"),
         )
-        .with_columns(share=pl.col("idle_ns") / pl.col("idle_ns").sum().over("device"))
         .sort("device", "idle_ns", "cause", descending=[False, True, False])
     )
 

@@ -16,15 +16,18 @@ def launch_delay(linked: Linked) -> pl.DataFrame:
     kernel that started before its call returned was not queued and does not count there.
     `total` is from the call's start to the end of the later of the two.
     """
-    linked_ops = linked.ops.lazy().filter(
-        pl.col("kind") == "kernel", pl.col("launch_ns").is_not_null()
-    )
-    waited = pl.col("start_ns") - pl.col("launch_end_ns")
+    kernels = linked.ops.filter(pl.col("kind") == "kernel", pl.col("launch_ns").is_not_null())
+    if kernels.is_empty():
+        raise NothingToShowError("no kernel's launch was recorded")
+    ends = linked.trace["api"].select("end_ns").collect()["end_ns"]
+    kernels = kernels.with_columns(returned_ns=ends.gather(kernels["launch_row"]))
+    waited = pl.col("start_ns") - pl.col("returned_ns")
     queue = pl.when(waited > 0).then(waited)
-    api = pl.col("launch_end_ns") - pl.col("launch_ns")
-    last = pl.max_horizontal("launch_end_ns", "end_ns")
-    table = (
-        linked_ops.group_by("name_id", "kind")
+    api = pl.col("returned_ns") - pl.col("launch_ns")
+    total = pl.max_horizontal("returned_ns", "end_ns") - pl.col("launch_ns")
+    return (
+        kernels.lazy()
+        .group_by("name_id", "kind")
         .agg(
             calls=pl.len().cast(pl.Int64),
             api_mean_ns=api.mean(),
@@ -34,17 +37,13 @@ def launch_delay(linked: Linked) -> pl.DataFrame:
             queue_median_ns=queue.median(),
             queue_max_ns=queue.max(),
             kernel_mean_ns=(pl.col("end_ns") - pl.col("start_ns")).mean(),
-            total_mean_ns=(last - pl.col("launch_ns")).mean(),
-            total_ns=(last - pl.col("launch_ns")).sum(),
+            total_mean_ns=total.mean(),
+            total_ns=total.sum(),
         )
         .join(linked.names.lazy(), on=["name_id", "kind"], how="left")
         .sort("total_ns", "name", descending=[True, False])
-        .drop("name_id", "kind", "family")
         .collect()
     )
-    if table.is_empty():
-        raise NothingToShowError("no kernel's launch was recorded")
-    return table
 
 
 ANALYSIS = Analysis(launch_delay)

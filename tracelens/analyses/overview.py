@@ -7,8 +7,7 @@ from typing import Final
 import polars as pl
 
 from tracelens.analyses import Analysis
-from tracelens.analyses.families import families
-from tracelens.analyses.phases import phases
+from tracelens.analyses.families import ANALYSIS as families
 from tracelens.links.linked import NO_PHASE, Linked
 
 GROUPS: Final = {
@@ -26,25 +25,17 @@ GROUPS: Final = {
 
 def overview(linked: Linked) -> pl.DataFrame:
     """Return one row per phase with the share of its kernel and graph time in each group, 0..1."""
-    group = {family: name for name, members in GROUPS.items() for family in members}
-    shares = (
+    groups = {family: group for group, members in GROUPS.items() for family in members}
+    group = pl.col("family").replace_strict(groups, default="rest")
+    time = pl.col("kernel_time_ns") + pl.col("graph_time_ns")
+    return (
         families(linked)
-        .with_columns(group=pl.col("family").replace_strict(group, default="rest"))
-        .pivot("group", index="phase", values="share_of_phase", aggregate_function="sum")
-    )
-    missing = [pl.lit(0.0).alias(g) for g in (*GROUPS, "rest") if g not in shares.columns]
-    table = phases(linked).join(
-        shares.with_columns(missing),
-        on="phase",
-        how="left",
-        nulls_equal=True,
-        maintain_order="left",
-    )
-    return table.select(
-        pl.col("phase").fill_null(NO_PHASE),
-        "kernels",
-        pl.col("kernel_time_ns", "graph_time_ns", "share"),
-        *(pl.col(g).fill_null(0.0) for g in (*GROUPS, "rest")),
+        .group_by("phase", maintain_order=True)
+        .agg(
+            pl.col("kernels", "kernel_time_ns", "graph_time_ns").sum(),
+            **{g: pl.col("share_of_phase").filter(group == g).sum() for g in (*GROUPS, "rest")},
+        )
+        .with_columns(pl.col("phase").fill_null(NO_PHASE), share=(time / time.sum()).fill_nan(0.0))
     )
 
 

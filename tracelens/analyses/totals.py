@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import polars as pl
 
 from tracelens.analyses import Analysis
 from tracelens.links.linked import Linked
 from tracelens.trace.intervals import busy
+
+_KINDS: Final = {
+    "kernel": ("kernels", "kernel_time_ns"),
+    "copy": ("copies", "copy_time_ns"),
+    "memset": ("memsets", "memset_time_ns"),
+    "graph": ("graph_launches", "graph_time_ns"),
+}
 
 
 def totals(linked: Linked) -> pl.DataFrame:
@@ -17,27 +26,18 @@ def totals(linked: Linked) -> pl.DataFrame:
     durations, which exceed the union where work overlaps.
     """
     took = pl.col("end_ns") - pl.col("start_ns")
-    kind = pl.col("kind")
-    sums = linked.ops.lazy().select(
-        **{
-            column: expression
-            for name, count, time in (
-                ("kernel", "kernels", "kernel_time_ns"),
-                ("copy", "copies", "copy_time_ns"),
-                ("memset", "memsets", "memset_time_ns"),
-                ("graph", "graph_launches", "graph_time_ns"),
-            )
-            for column, expression in (
-                (count, (kind == name).sum().cast(pl.Int64)),
-                (time, took.filter(kind == name).sum()),
-            )
-        }
+    by_kind = linked.ops.lazy().group_by("kind").agg(pl.len().cast(pl.Int64), took.sum()).collect()
+    found = {kind: (count, time) for kind, count, time in by_kind.iter_rows()}
+    sums: dict[str, int] = {}
+    for kind, columns in _KINDS.items():
+        sums |= dict(zip(columns, found.get(kind, (0, 0)), strict=True))
+    spans = busy(linked.ops.lazy(), ["device"]).select(pl.col("busy_ns", "span_ns").sum()).collect()
+    return spans.select(
+        **{column: pl.lit(value, pl.Int64) for column, value in sums.items()},
+        busy_ns="busy_ns",
+        span_ns="span_ns",
+        idle_ns=pl.col("span_ns") - pl.col("busy_ns"),
     )
-    spans = busy(linked.ops.lazy(), ["device"]).select(
-        pl.col("busy_ns").sum(), pl.col("span_ns").sum()
-    )
-    both = pl.concat([sums.collect(), spans.collect()], how="horizontal")
-    return both.with_columns(idle_ns=pl.col("span_ns") - pl.col("busy_ns"))
 
 
 ANALYSIS = Analysis(totals)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-_TOKEN = re.compile(r"[<>(){},]|[^<>(){},]+")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PIECE = re.compile(r"[<>(){},]|[^<>(){},]+")
 _CALL_OPERATOR = re.compile(r"::operator ?\(\)(?: ?\(\))?|->")
 
 
@@ -22,36 +26,46 @@ class Argument:
 
 
 def arguments(text: str) -> list[Argument]:
-    """Parse a comma-separated list of template arguments; unbalanced brackets are closed at the end."""
+    """Parse a comma-separated list of template arguments.
+
+    Brackets that do not match are taken as they come: any text can be parsed.
+    """
     root = Argument()
     root.args.append(Argument())
     parents = [root]
-    round_depth = 0
-    in_lambda = False
-    for token in _TOKEN.findall(_CALL_OPERATOR.sub("", text)):
+    for piece in _pieces(_CALL_OPERATOR.sub("", text)):
         now = parents[-1].args[-1]
-        if token == "(":
-            round_depth += 1
-        elif token == ")":
-            round_depth = max(0, round_depth - 1)
-        elif round_depth:
-            if in_lambda and round_depth == 1:
-                now.types += token
-        elif token in "{}":
-            in_lambda = token == "{"
-            if in_lambda:
-                now.name = now.name.removesuffix("::")
-                now.types = now.number = ""
-        elif in_lambda:
-            now.number += token.strip("lambd# ")
-        elif token == "<":
+        if piece == "<":
             now.args.append(Argument())
             parents.append(now)
-        elif token == ">":
-            if len(parents) > 1:
-                parents.pop()
-        elif token == ",":
+        elif piece == ">":
+            del parents[max(1, len(parents) - 1) :]
+        elif piece == ",":
             parents[-1].args.append(Argument())
+        elif piece.startswith("{"):
+            now.name = now.name.removesuffix("::")
+            now.types, _, now.number = piece[1:].partition("#")
         else:
-            now.name += token
+            now.name += piece
     return root.args
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Yield names and the signs between them, and no parameter lists.
+
+    A lambda is one piece, `{types#number`.
+    """
+    depth = 0
+    within = ""
+    for piece in _PIECE.findall(text):
+        if piece in "()":
+            depth = max(0, depth + (1 if piece == "(" else -1))
+        elif piece == "{" and not depth:
+            within = piece
+        elif piece == "}" and not depth:
+            yield within or "{"
+            within = ""
+        elif within:
+            within += piece.removeprefix("lambda")
+        elif not depth:
+            yield piece

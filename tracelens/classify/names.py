@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from binascii import crc32
-from functools import lru_cache
 from itertools import groupby
 
 from tracelens.classify.arguments import Argument, arguments
@@ -34,17 +33,8 @@ _TYPES = {
 }  # fmt: skip
 
 
-@lru_cache(maxsize=65536)
-def short_name(name: str) -> str:
-    """Return a kernel's name as a table shows it, at most 60 characters, the same for each spelling.
-
-    The name is `function<template arguments>`, without return type, namespaces, parameters and casts; a namespace
-    stays where the function's name is one plain word (`gemvx::kernel`). Of PyTorch's own kernels the functor is
-    shown by what it does and for which type (`vectorized_elementwise<4, add<float>>`), bookkeeping types are left
-    out, and so are wrappers (`Kernel2<X>` is `X`). A name that is still too long is cut, and ends in `~` and four
-    hexadecimal digits of the whole, so that kernels that differ only in what was cut have different short names;
-    so does a mangled name, whose template arguments are not all read.
-    """
+def shorten(name: str) -> str:
+    """Return the short name that `tracelens.classify.short_name` describes."""
     text = " ".join(name[:8192].split())
     if not _SPECIAL.search(text):
         return _cut(text)
@@ -92,12 +82,12 @@ def _once(texts: list[str]) -> list[str]:
 
 
 def _runs(texts: list[str]) -> list[str]:
-    """Write three and more equal neighbours as one: `float×3`."""
+    """Write three and more equal neighbours as one: `float*3`."""
     runs = ((text, len(list(run))) for text, run in groupby(texts))
     return [
         each
         for text, count in runs
-        for each in ([f"{text}×{count}"] if count > 2 else [text] * count)
+        for each in ([f"{text}*{count}"] if count > 2 else [text] * count)
     ]
 
 
@@ -107,9 +97,8 @@ def _argument(arg: Argument, *, native: bool, depth: int) -> str:
     if depth > _DEEPEST or (native and _NOISE.match(name)):
         return ""
     if _FIRST_SAYS.match(name) and arg.args:
-        return _argument(arg.args[0], native=native, depth=depth) + " cast" * (
-            name == "gpu_kernel_impl"
-        )
+        says = _argument(arg.args[0], native=native, depth=depth)
+        return f"{says} cast" if name == "gpu_kernel_impl" else says
     if _SECOND_SAYS.match(name) and len(arg.args) > 1:
         return _argument(arg.args[1], native=native, depth=depth)
     name = (_AFFIX.sub("", name) or name) if native else _TYPES.get(name, name)
@@ -120,7 +109,7 @@ def _argument(arg: Argument, *, native: bool, depth: int) -> str:
 
 
 def _nested(arg: Argument, *, native: bool, depth: int) -> list[str]:
-    """Write the arguments of an argument; PyTorch repeats itself there, so each once and types but once."""
+    """Write the arguments of an argument; PyTorch repeats types there, which are written once."""
     texts: list[str] = []
     for each in arg.args:
         text = _argument(each, native=native, depth=depth)
@@ -150,5 +139,5 @@ def _cut(text: str) -> str:
 
 def _marked(text: str, whole: str) -> str:
     """Cut to the width less a mark of the whole, and append it."""
-    shown = text if len(text) <= WIDTH - 5 else text[: WIDTH - 6].rstrip(" ,") + "…"
+    shown = text[: WIDTH - 5].rstrip(" ,")
     return f"{shown}~{crc32(whole.encode(errors='replace')) & 0xFFFF:04x}"

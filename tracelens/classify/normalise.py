@@ -53,7 +53,8 @@ def parts(name: str) -> Parts:
 def canonical(text: str) -> str:
     """One spelling for what Kineto and nsys spell differently.
 
-    Anonymous namespaces, `.kd`, casts of literals and their suffixes go; lambdas are written as Kineto does.
+    Anonymous namespaces, `.kd`, casts of literals and their suffixes go; lambdas are written as
+    Kineto does.
     """
     text = _TRAILER.sub("", text[:_BOUND])
     if "::" in text:
@@ -68,7 +69,7 @@ def canonical(text: str) -> str:
 
 
 def _demangled_parts(text: str) -> Parts:
-    """Read up to the parameter list, forgetting what stands before the last free blank (the return type)."""
+    """Read up to the parameter list, and forget the return type: all before the last free blank."""
     depth = 0
     free: list[str] = []  # the pieces of the qualified name that lie outside every bracket
     inner = ""

@@ -12,20 +12,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|\^|\$")
-_LONGEST = 64
+_SHORTEST, _LONGEST = 4, 64
 
 
 @lru_cache(maxsize=16384)
 def words(text: str) -> tuple[str, ...]:
-    """Split snake_case, CamelCase and digits: `fp8CastTranspose_v2` is fp, 8, cast, transpose, v, 2."""
+    """Split snake_case, CamelCase and digits: `fp8CastT_v2` is fp, 8, cast, t, v, 2."""
     return tuple(word.lower() for word in _WORD.findall(text))
 
 
 class Vocabulary:
     """Phrases in order of precedence, each telling a family, found in a sequence of words.
 
-    A phrase of several words also matches where they are written as one (`layer norm`, `layernorm`). A word that
-    no phrase knows is looked up by the stem within it (`hgemm` is `gemm`, `mysoftmax` is `softmax`).
+    A phrase of several words also matches where they are written as one (`layer norm`,
+    `layernorm`). A word that no phrase knows is looked up by the stem within it (`hgemm` is `gemm`,
+    `mysoftmax` is `softmax`).
     """
 
     def __init__(self, rules: Iterable[tuple[str, str]], stems: str = "") -> None:
@@ -43,7 +44,7 @@ class Vocabulary:
         self._stem = re.compile("|".join(stems.split()) or r"(?!)")
 
     def find(self, text: Sequence[str]) -> str | None:
-        """Return the family of the phrase of highest precedence among the words, None where there is none."""
+        """Return the family of the phrase of highest precedence among the words, if any."""
         text = ("^", *(word if word in self._known else self._stemmed(word) for word in text), "$")
         found = (
             self._ranked[text[at : at + length]]
@@ -55,7 +56,12 @@ class Vocabulary:
         return best[1] if best else None
 
     def _stemmed(self, word: str) -> str:
-        found = self._stem.search(word) if 4 <= len(word) <= _LONGEST else None  # noqa: PLR2004
+        """Return the known word that an unknown one stands for: its singular, or a stem in it."""
+        if not _SHORTEST <= len(word) <= _LONGEST:
+            return word
+        if word.endswith("s") and word[:-1] in self._known:
+            return word[:-1]
+        found = self._stem.search(word)
         return found[0] if found else word
 
 

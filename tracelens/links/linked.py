@@ -11,21 +11,21 @@ import polars as pl
 from tracelens import registry
 from tracelens.errors import NothingToShowError, UsageError
 from tracelens.links.how import HOW
-from tracelens.links.launches import launched
+from tracelens.links.launches import launches
 from tracelens.links.names import op_names
 from tracelens.links.phases import assigned, rules
 from tracelens.links.steps import steps
 from tracelens.trace.intervals import window
 from tracelens.trace.schema import GPU_OPS
+from tracelens.trace.store import remembered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from tracelens.trace.model import Trace
 
 _OP_COLUMNS: Final = (
-    "op_id", "start_ns", "end_ns", "kind", "device", "stream", "context", "pid", "correlation",
-    "name_id",
+    "op_id", "start_ns", "end_ns", "kind", "device", "stream", "context", "pid", "name_id",
 )  # fmt: skip
 NO_PHASE: Final = "(none)"
 
@@ -64,13 +64,16 @@ class Linked:
     phase_names: tuple[str, ...]
     phase_source: str
     spans: tuple[tuple[int, int, int], ...] | None = None
+    whole: bool = True
+    """Whether `ops` are all of the trace's."""
+    answers: dict[str, pl.DataFrame] = field(init=False, default_factory=dict, compare=False)
+    """What analyses have found out of these very ops, by analysis."""
 
-    def named(self, kinds: Sequence[str] = ("kernel",)) -> pl.LazyFrame:
-        """Return the ops of some kinds with took_ns, name, short_name and family."""
-        ops = self.ops.lazy().filter(pl.col("kind").is_in(kinds))
-        return ops.with_columns(took_ns=pl.col("end_ns") - pl.col("start_ns")).join(
-            self.names.lazy(), on=["name_id", "kind"], how="left"
-        )
+    def once(self, name: str, make: Callable[[Linked], pl.DataFrame]) -> pl.DataFrame:
+        """Return ``make`` of this trace, computed at most once."""
+        if name not in self.answers:
+            self.answers[name] = make(self)
+        return self.answers[name]
 
     def calls(self) -> pl.LazyFrame:
         """Return the API calls that began inside the cut; raises NothingToShowError."""
@@ -102,7 +105,8 @@ def link(trace: Trace, cut: Cut | None = None) -> Linked:
     known = rules(cut.phase_rules)
     table = trace.get("gpu_ops")
     ops = GPU_OPS.empty().lazy() if table is None else table
-    work = launched(ops.select(_OP_COLUMNS), trace.get("api")).drop("correlation")
+    work = ops.select(_OP_COLUMNS).collect()
+    work = work.hstack(remembered(trace, "launches", lambda: launches(ops, trace.get("api"))))
     names = op_names(trace, work)
     by_execution = cut.attribution == "execution"
     work, source = assigned(trace, work, names, known, by_execution=by_execution)
@@ -120,9 +124,9 @@ def _cut(linked: Linked, cut: Cut) -> Linked:
         if cut.device not in devices:
             known = ", ".join(map(str, devices)) or "none"
             raise UsageError(f"No work ran on device {cut.device}. Devices with work: {known}.")
-        linked = replace(linked, ops=linked.ops.filter(pl.col("device") == cut.device))
+        linked = replace(linked, ops=linked.ops.filter(pl.col("device") == cut.device), whole=False)
     if cut.phases:
-        linked = replace(linked, ops=linked.ops.filter(_in_phases(linked, cut.phases)))
+        linked = replace(linked, ops=linked.ops.filter(_in_phases(linked, cut.phases)), whole=False)
     return linked
 
 
@@ -132,7 +136,8 @@ def _spanned(linked: Linked, spans: Iterable[tuple[int, int, int]]) -> Linked:
     kept = linked.steps.join(
         window(linked.steps, "start_ns", spans), on=["pid", "step"], how="semi"
     )
-    return replace(linked, ops=window(linked.ops, "launch_ns", spans), steps=kept, spans=spans)
+    ops = window(linked.ops, "launch_ns", spans)
+    return replace(linked, ops=ops, steps=kept, spans=spans, whole=False)
 
 
 def _range_spans(trace: Trace, within: str) -> list[tuple[int, int, int]]:

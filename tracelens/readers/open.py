@@ -65,9 +65,7 @@ def open_trace(
         source=replace(trace.source, path=path),
         resources=(*trace.resources, kept),
     )
-    if key:
-        store.save(key, trace, name if content == path else "")
-    return trace
+    return store.save(key, trace, name if content == path else "") if key else trace
 
 
 def is_recording(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
@@ -58,7 +59,7 @@ def fill(linked: Linked, name: str) -> Filled:
         NothingToShowError: the trace cannot answer it.
     """
     table: Table = registry.load("table", name)
-    frame = registry.load("analysis", table.analysis).run(linked)
+    frame = registry.load("analysis", table.analysis)(linked)
     frame = frame.select([column.name for column in table.columns])
     columns = tuple(
         replace(c, shown=c.shown and not (c.optional and _says_nothing(frame[c.name])))
@@ -152,10 +153,15 @@ def _side_by_side(runs: Sequence[str], filled: Sequence[Filled]) -> Filled:
 
 
 def _run_labels(reports: Sequence[Report]) -> list[str]:
-    """Return short names of the runs that differ: file names, or whole paths if those repeat."""
+    """Return what tells the runs apart: file names without what they all begin and end with."""
     paths = [str(r.source["path"]) for r in reports]
     names = [PurePath(path).name for path in paths]
-    return names if len(set(names)) == len(names) else paths
+    if len(set(names)) < len(names):
+        names = paths
+    begin = len(os.path.commonprefix(names))
+    end = len(os.path.commonprefix([name[begin:][::-1] for name in names]))
+    short = [name[begin : len(name) - end] for name in names]
+    return short if all(short) and len(set(short)) == len(short) else names
 
 
 def _says_nothing(values: pl.Series) -> bool:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from tracelens import units
-from tracelens.analyses.families import families
-from tracelens.analyses.gaps import gaps
-from tracelens.analyses.phases import phases
-from tracelens.analyses.totals import totals
+from tracelens.analyses.families import ANALYSIS as families
+from tracelens.analyses.gaps import ANALYSIS as gaps
+from tracelens.analyses.phases import ANALYSIS as phases
+from tracelens.analyses.totals import ANALYSIS as totals
 from tracelens.links.linked import NO_PHASE
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from tracelens import units
-from tracelens.analyses.totals import totals
+from tracelens.analyses.kernels import ANALYSIS as kernels
+from tracelens.analyses.totals import ANALYSIS as totals
 
 if TYPE_CHECKING:
     from tracelens.links.linked import Linked
@@ -92,37 +93,33 @@ def _lost(linked: Linked) -> str:
 
 
 def _unclassified(linked: Linked) -> list[str]:
-    kernels = linked.ops.lazy().filter(pl.col("kind") == "kernel")
-    rows = (
-        kernels.group_by("name_id", "kind")
-        .agg(time=_TOOK.sum())
-        .join(linked.names.lazy(), on=["name_id", "kind"], how="left")
-        .group_by(other=pl.col("family") == "other")
-        .agg(pl.col("time").sum())
-        .collect()
+    times = (
+        kernels(linked).group_by(other=pl.col("family") == "other").agg(pl.col("total_ns").sum())
     )
-    times = dict(rows.iter_rows())
-    total = sum(times.values())
-    return [f"{units.share(times.get(True, 0) / total)} unclassified"] if total else []
+    found = dict(times.iter_rows())
+    total = sum(found.values())
+    return [f"{units.share(found.get(True, 0) / total)} unclassified"] if total else []
 
 
 def _steps_without_work(linked: Linked) -> list[str]:
-    if linked.steps.is_empty() or linked.ops.is_empty():
-        return []
-    from tracelens.analyses.steps import steps
-
-    empty = steps(linked).filter(pl.col("busy_ns") == 0).height
+    launched = linked.ops.lazy().select("pid", "launch_ns").sort("launch_ns").collect()
+    empty = 0
+    for (pid,), steps in linked.steps.group_by("pid"):
+        times = launched.filter(pl.col("pid") == pid)["launch_ns"].drop_nulls()
+        first = times.search_sorted(steps["start_ns"], side="left")
+        last = times.search_sorted(steps["end_ns"], side="left")
+        empty += (first == last).sum()
     return [f"{empty} of {linked.steps.height} steps without GPU work"] if empty else []
 
 
 def _overlap(linked: Linked) -> list[str]:
     """Say it where work overlaps: then sums of durations exceed the time that passed."""
-    keys = ["device", "pid", "context", "stream"]
-    streams = linked.ops.lazy().select(pl.struct(keys).n_unique()).collect().item()
     sums = totals(linked).row(0, named=True)
     summed = sum(sums[f"{kind}_time_ns"] for kind in ("kernel", "copy", "memset", "graph"))
     if not sums["busy_ns"] or summed <= sums["busy_ns"]:
         return []
     more = (summed - sums["busy_ns"]) / summed
+    keys = ["device", "pid", "context", "stream"]
+    streams = linked.ops.lazy().select(keys).unique().collect().height
     where = f"{streams} streams" if streams > 1 else "one stream"
     return [f"work overlaps on {where} ({units.share(more)} of GPU time)"]

@@ -39,28 +39,23 @@ def busy(frame: pl.LazyFrame, by: Sequence[str] = ()) -> pl.LazyFrame:
     )
 
 
-def gaps(frame: pl.LazyFrame, by: Sequence[str]) -> pl.LazyFrame:
-    """Return the times in which nothing of a group ran, between its first and last interval.
+def gaps(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the times in which nothing ran, between the first and the last interval.
 
-    Columns: ``by``, start_ns, end_ns of the gap, and before / after: the op_id of the interval
-    that ended last before it and of the one that ended it.
+    Columns: start_ns and end_ns of the gap, and before / after: the op_id of the interval that
+    ended last before it and of the one that ended it.
     """
-    keys = [pl.col(k) for k in by]
-    reached = _END.cum_max().over(keys)
+    reached = _END.cum_max()
     # The interval that reaches furthest so far: where the running maximum last changed.
-    holder = pl.when(reached == _END).then(pl.col("op_id")).forward_fill().over(keys)
+    holder = pl.when(reached == _END).then(pl.col("op_id")).forward_fill()
     return (
-        frame.select(*keys, "op_id", _START, _END)
+        frame.lazy()
+        .select("op_id", _START, _END)
         .sort("start_ns", "op_id")
-        .with_columns(gap_start_ns=reached.shift().over(keys), before=holder.shift().over(keys))
-        .filter(_START > pl.col("gap_start_ns"))
-        .select(
-            *keys,
-            "before",
-            start_ns=pl.col("gap_start_ns"),
-            end_ns=_START,
-            after=pl.col("op_id"),
-        )
+        .with_columns(free_ns=reached.shift(), before=holder.shift())
+        .filter(pl.col("free_ns") < _START)
+        .select("before", start_ns="free_ns", end_ns="start_ns", after="op_id")
+        .collect()
     )
 
 

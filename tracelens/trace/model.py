@@ -50,6 +50,8 @@ class Trace:
     caveats: tuple[Caveat, ...] = ()
     resources: tuple[object, ...] = ()
     """Temporary files that the frames read from; they go when the trace does."""
+    entry: Path | None = None
+    """The trace's folder in the cache, for what is derived from the whole trace."""
 
     def __contains__(self, table: str) -> bool:
         """Tell whether the table was recorded."""

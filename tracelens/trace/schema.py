@@ -113,7 +113,7 @@ API = Table(
         Column("tid", pl.Int32, "Thread that made the call."),
         Column("name_id", pl.Int32, "The function's name: a row of `names`."),
         Column("correlation", pl.UInt32, "Links the call to the GPU ops it launched."),
-        Column("status", pl.Int32, "The CUDA result; 0 is success."),
+        Column("status", pl.Int32, "The CUDA result; 0 is success.", on_request=True),
     ),
 )
 

@@ -20,6 +20,10 @@ from typing import TYPE_CHECKING, Any, Final
 from tracelens import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import polars as pl
+
     from tracelens.trace.model import Trace
 
 _MANIFEST: Final = "trace.json"
@@ -83,6 +87,7 @@ def load(key: str, path: Path) -> tuple[Trace, str] | None:
                 Source(path, **manifest["source"]),
                 tables,
                 tuple(Caveat(*caveat) for caveat in manifest["caveats"]),
+                entry=entry,
             ),
             manifest["reader"],
         )
@@ -90,8 +95,13 @@ def load(key: str, path: Path) -> tuple[Trace, str] | None:
         return None
 
 
-def save(key: str, trace: Trace, reader: str) -> None:
-    """Write a trace to the cache; a cache that cannot be written is no error."""
+def save(key: str, trace: Trace, reader: str) -> Trace:
+    """Write a trace to the cache, and return it with its place there.
+
+    A cache that cannot be written is no error: the trace is returned as it is.
+    """
+    from dataclasses import replace
+
     with contextlib.suppress(OSError):
         root = folder()
         root.mkdir(parents=True, exist_ok=True)
@@ -103,6 +113,27 @@ def save(key: str, trace: Trace, reader: str) -> None:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
         _evict(root)
+        if (root / key / _MANIFEST).is_file():
+            return replace(trace, entry=root / key)
+    return trace
+
+
+def remembered(trace: Trace, name: str, make: Callable[[], pl.DataFrame]) -> pl.DataFrame:
+    """Return a frame derived from the whole trace, made once and kept in its cache entry."""
+    import polars as pl
+
+    if trace.entry is None:
+        return make()
+    file = trace.entry / f"{name}.parquet"
+    with contextlib.suppress(OSError, pl.exceptions.PolarsError):
+        return pl.read_parquet(file, glob=False)
+    frame = make()
+    with contextlib.suppress(OSError):
+        handle, beside = tempfile.mkstemp(dir=trace.entry, suffix=".part")
+        os.close(handle)
+        frame.write_parquet(beside, compression="lz4", statistics=False)
+        Path(beside).replace(file)
+    return frame
 
 
 def _write(entry: Path, trace: Trace, reader: str) -> None:

@@ -22,14 +22,17 @@ _COLUMNS: Final = {
     "thread": "globalTid",
     "name_id": "nameId",
     "correlation": "correlationId",
-    "status": "returnValue",
 }
+_STATUS: Final = {"status": "returnValue"}
 
 
 def api(gather: Gather, names: Names) -> pl.LazyFrame | None:
     """Return the `api` table, without the rows that hold call stacks (`--cudabacktrace`)."""
     if not gather.has(TABLE, ("start", "nameId", "globalTid")):
         return None
+
+    columns = _COLUMNS | (_STATUS if gather.everything else {})
+    schema = API.schema(everything=gather.everything)
 
     def change(raw: pl.DataFrame) -> pl.DataFrame:
         calls = raw.filter(pl.col("event_class").ne_missing(_BACKTRACE)).with_columns(
@@ -38,6 +41,6 @@ def api(gather: Gather, names: Names) -> pl.LazyFrame | None:
             pid=pid("thread"),
             tid=tid("thread"),
         )
-        return gather.sound(TABLE, calls).select(cast(API.schema()))
+        return gather.sound(TABLE, calls).select(cast(schema))
 
-    return names.resolved(gather.read(TABLE, _COLUMNS, change))
+    return names.resolved(gather.read(TABLE, columns, change))

@@ -1,0 +1,115 @@
+"""Idle times of each GPU, and what the thread that ended each one had been doing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from tracelens.trace.intervals import gaps
+
+if TYPE_CHECKING:
+    from tracelens.links.linked import Linked
+
+LAUNCHING_NS: Final = 100_000
+"""A thread that comes back to the CUDA API sooner than this was busy launching: an op of
+PyTorch's eager mode takes 5 to 50 us on the CPU."""
+
+CAUSES: Final = ("synchronising", "launch_bound", "no_api_call", "queued", "unknown")
+_CAUSE_TYPE: Final = pl.Enum(CAUSES)
+_BLOCKING: Final = r"(?i)synchronize|^cu(da)?memcpy[^a]*(_v\d+)?$|^cu(da)?(free|malloc|memalloc)"
+
+
+def idle(linked: Linked) -> pl.DataFrame:
+    """Return every idle time between a device's first and last op.
+
+    Columns: device, start_ns, end_ns, idle_ns, before and after (op_id of the neighbours),
+    launch_row of the op after, cause, and last_row: the row in `api` of its thread's last call
+    before that launch. The causes:
+
+    - queued: the op had been launched already; the GPU waited for something else (another
+      stream, an event, the launch itself to arrive).
+    - synchronising: before it launched, the thread sat in a call that waits for the GPU (a
+      synchronisation, a blocking copy, an allocation) that lasted into the idle time.
+    - launch_bound: the thread came back to the API within `LAUNCHING_NS` of its last call, or of
+      the beginning of the idle time: it launched as fast as it could, and the GPU was faster.
+    - no_api_call: it made no call for longer than that: it was busy on the CPU.
+    - unknown: the launch was not recorded.
+    """
+    devices = linked.ops.partition_by("device", maintain_order=True, as_dict=True)
+    parts = [
+        gaps(ops).with_columns(device=pl.lit(device, pl.Int32))
+        for (device,), ops in devices.items()
+    ]
+    empty = pl.DataFrame(
+        schema={
+            "before": pl.UInt32,
+            "start_ns": pl.Int64,
+            "end_ns": pl.Int64,
+            "after": pl.UInt32,
+            "device": pl.Int32,
+        }
+    )
+    found = pl.concat([empty, *parts])
+    launch = linked.ops.select("op_id", "launch_row", "launch_ns")
+    if linked.whole:
+        # All ops are there: op_id is the row.
+        found = found.hstack(launch.drop("op_id")[found["after"]])
+    else:
+        found = found.join(launch, left_on="after", right_on="op_id", how="left")
+    return _with_cause(linked, found.with_columns(idle_ns=pl.col("end_ns") - pl.col("start_ns")))
+
+
+def _with_cause(linked: Linked, found: pl.DataFrame) -> pl.DataFrame:
+    late = pl.col("launch_ns") >= pl.col("start_ns")
+    known = found.filter(late)
+    last = _last_calls(linked, known["launch_row"])
+    known = known.hstack(last)
+    into = pl.col("last_end_ns") > pl.col("start_ns") - LAUNCHING_NS
+    pause = pl.col("launch_ns") - pl.max_horizontal("last_end_ns", "start_ns")
+    causes = known.with_columns(
+        cause=pl.when(pl.col("blocks") & into)
+        .then(pl.lit("synchronising", _CAUSE_TYPE))
+        .when(pause < LAUNCHING_NS)
+        .then(pl.lit("launch_bound", _CAUSE_TYPE))
+        .otherwise(pl.lit("no_api_call", _CAUSE_TYPE))
+    )
+    early = found.filter(~late | pl.col("launch_ns").is_null()).with_columns(
+        last_row=pl.lit(None, pl.UInt32),
+        cause=pl.when(pl.col("launch_ns").is_null())
+        .then(pl.lit("unknown", _CAUSE_TYPE))
+        .otherwise(pl.lit("queued", _CAUSE_TYPE)),
+    )
+    columns = ["device", "start_ns", "end_ns", "idle_ns", "before", "after", "cause", "last_row"]
+    return pl.concat([causes.select(columns), early.select(columns)])
+
+
+def _last_calls(linked: Linked, rows: pl.Series) -> pl.DataFrame:
+    """Return for calls, by their row in `api`, the call before on the same thread.
+
+    Columns: last_row, last_end_ns, and blocks: whether that call waits for the GPU.
+    """
+    schema = {"last_row": pl.UInt32, "last_end_ns": pl.Int64, "blocks": pl.Boolean}
+    api = linked.trace.get("api")
+    if api is None or rows.is_empty():
+        return pl.DataFrame(schema=schema)
+    names = linked.trace["names"].filter(pl.col("name").str.contains(_BLOCKING))
+    blocking = names.select("name_id").collect()["name_id"]
+    calls = api.select("pid", "tid", "start_ns").with_row_index("row").collect()
+    row = pl.col("row")
+    if calls.select(pl.struct("pid", "tid").n_unique()).item() == 1:
+        before = calls.sort("start_ns").select("row", last_row=row.shift())
+    else:
+        before = calls.sort("start_ns").select("row", last_row=row.shift().over("pid", "tid"))
+    last = before.sort("row")["last_row"].gather(rows)
+    facts = api.select("end_ns", "name_id").collect()
+    return pl.DataFrame(
+        {
+            "last_row": last,
+            "last_end_ns": facts["end_ns"].gather(last),
+            "blocks": facts["name_id"]
+            .gather(last)
+            .is_in(blocking.implode())
+            .fill_null(value=False),
+        }
+    )
