@@ -12,6 +12,7 @@ from tracelens.__main__ import run
 from tracelens.links.linked import Cut, Linked, link
 from tracelens.readers.open import open_trace
 from tracelens.tables import build
+from tracelens.trace import store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,5 +91,6 @@ class Shell:
         """Run `tracelens` with the arguments."""
         self._capture.readouterr()
         status = run([str(argument) for argument in arguments])
+        store.flush()
         said = self._capture.readouterr()
         return Said(status, said.out, said.err)

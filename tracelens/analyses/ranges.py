@@ -39,15 +39,17 @@ def ranges(linked: Linked) -> pl.DataFrame:
 
 def _inside_its_own_name(instances: pl.DataFrame) -> pl.Series:
     """Tell which ranges lie inside another one of the same name, walking up parent by parent."""
-    above = instances.select(parent="range_id", up="parent", up_name="name_id", up_domain="domain")
-    walk = instances.select("range_id", "parent", "name_id", "domain")
-    found: set[int] = set()
-    while walk.height:
-        walk = walk.filter(pl.col("parent").is_not_null()).join(above, on="parent")
-        same = (pl.col("name_id") == pl.col("up_name")) & (pl.col("domain") == pl.col("up_domain"))
-        found.update(walk.filter(same)["range_id"])
-        walk = walk.filter(~same).select("range_id", "name_id", "domain", parent="up")
-    return instances["range_id"].is_in(sorted(found))
+    same = ["name_id", "domain"]
+    facts = instances.select("range_id", *same)
+    parents = instances.select(above="range_id", next="parent")
+    walk = instances.select("range_id", *same, above="parent")
+    found = [pl.Series("range_id", [], dtype=pl.UInt32)]
+    while (walk := walk.filter(pl.col("above").is_not_null())).height:
+        hit = walk.join(facts, left_on=["above", *same], right_on=["range_id", *same], how="semi")
+        found.append(hit["range_id"])
+        walk = walk.join(hit, on="range_id", how="anti").join(parents, on="above")
+        walk = walk.select("range_id", *same, above="next")
+    return instances["range_id"].is_in(pl.concat(found).implode())
 
 
 ANALYSIS = Analysis(ranges)

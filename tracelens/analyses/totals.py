@@ -9,6 +9,7 @@ import polars as pl
 from tracelens.analyses import Analysis
 from tracelens.links.linked import Linked
 from tracelens.trace.intervals import busy
+from tracelens.trace.store import remembered
 
 _KINDS: Final = {
     "kernel": ("kernels", "kernel_time_ns"),
@@ -25,6 +26,12 @@ def totals(linked: Linked) -> pl.DataFrame:
     to last end per device, summed; `idle_ns` their difference. Times of one kind are sums of
     durations, which exceed the union where work overlaps.
     """
+    if linked.whole:
+        return remembered(linked.trace, "totals", lambda: _totals(linked))
+    return _totals(linked)
+
+
+def _totals(linked: Linked) -> pl.DataFrame:
     took = pl.col("end_ns") - pl.col("start_ns")
     by_kind = linked.ops.lazy().group_by("kind").agg(pl.len().cast(pl.Int64), took.sum()).collect()
     found = {kind: (count, time) for kind, count, time in by_kind.iter_rows()}

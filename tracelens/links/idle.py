@@ -17,6 +17,16 @@ PyTorch's eager mode takes 5 to 50 us on the CPU."""
 
 CAUSES: Final = ("synchronising", "launch_bound", "no_api_call", "queued", "unknown")
 _CAUSE_TYPE: Final = pl.Enum(CAUSES)
+_SCHEMA: Final = {
+    "device": pl.Int32,
+    "start_ns": pl.Int64,
+    "end_ns": pl.Int64,
+    "idle_ns": pl.Int64,
+    "before": pl.UInt32,
+    "after": pl.UInt32,
+    "cause": _CAUSE_TYPE,
+    "last_row": pl.UInt32,
+}
 _BLOCKING: Final = r"(?i)synchronize|^cu(da)?memcpy[^a]*(_v\d+)?$|^cu(da)?(free|malloc|memalloc)"
 
 
@@ -36,71 +46,70 @@ def idle(linked: Linked) -> pl.DataFrame:
     - no_api_call: it made no call for longer than that: it was busy on the CPU.
     - unknown: the launch was not recorded.
     """
-    devices = linked.ops.partition_by("device", maintain_order=True, as_dict=True)
-    parts = [
-        gaps(ops).with_columns(device=pl.lit(device, pl.Int32))
-        for (device,), ops in devices.items()
-    ]
-    empty = pl.DataFrame(
-        schema={
-            "before": pl.UInt32,
-            "start_ns": pl.Int64,
-            "end_ns": pl.Int64,
-            "after": pl.UInt32,
-            "device": pl.Int32,
-        }
-    )
-    found = pl.concat([empty, *parts])
+    devices = linked.ops["device"].unique().sort()
+    parts = [_on_device(linked, device, alone=len(devices) == 1) for device in devices]
+    return pl.concat(parts) if parts else pl.DataFrame(schema=_SCHEMA)
+
+
+def _on_device(linked: Linked, device: int | None, *, alone: bool) -> pl.DataFrame:
+    ops = linked.ops.select("op_id", "start_ns", "end_ns", "device")
+    if not alone:
+        ops = ops.filter(pl.col("device").eq_missing(device))
+    found = gaps(ops)
     launch = linked.ops.select("op_id", "launch_row", "launch_ns")
     if linked.whole:
-        # All ops are there: op_id is the row.
+        # All ops are there, so op_id is the row.
         found = found.hstack(launch.drop("op_id")[found["after"]])
     else:
-        found = found.join(launch, left_on="after", right_on="op_id", how="left")
-    return _with_cause(linked, found.with_columns(idle_ns=pl.col("end_ns") - pl.col("start_ns")))
-
-
-def _with_cause(linked: Linked, found: pl.DataFrame) -> pl.DataFrame:
+        found = found.join(
+            launch, left_on="after", right_on="op_id", how="left", maintain_order="left"
+        )
     late = pl.col("launch_ns") >= pl.col("start_ns")
-    known = found.filter(late)
-    last = _last_calls(linked, known["launch_row"])
-    known = known.hstack(last)
+    rows = found.select(pl.when(late).then("launch_row"))["launch_row"]
+    found = found.hstack(_last_calls(linked, rows))
     into = pl.col("last_end_ns") > pl.col("start_ns") - LAUNCHING_NS
     pause = pl.col("launch_ns") - pl.max_horizontal("last_end_ns", "start_ns")
-    causes = known.with_columns(
-        cause=pl.when(pl.col("blocks") & into)
-        .then(pl.lit("synchronising", _CAUSE_TYPE))
+    cause = (
+        pl.when(pl.col("launch_ns").is_null())
+        .then(_cause("unknown"))
+        .when(~late)
+        .then(_cause("queued"))
+        .when(pl.col("blocks") & into)
+        .then(_cause("synchronising"))
         .when(pause < LAUNCHING_NS)
-        .then(pl.lit("launch_bound", _CAUSE_TYPE))
-        .otherwise(pl.lit("no_api_call", _CAUSE_TYPE))
+        .then(_cause("launch_bound"))
+        .otherwise(_cause("no_api_call"))
     )
-    early = found.filter(~late | pl.col("launch_ns").is_null()).with_columns(
-        last_row=pl.lit(None, pl.UInt32),
-        cause=pl.when(pl.col("launch_ns").is_null())
-        .then(pl.lit("unknown", _CAUSE_TYPE))
-        .otherwise(pl.lit("queued", _CAUSE_TYPE)),
-    )
-    columns = ["device", "start_ns", "end_ns", "idle_ns", "before", "after", "cause", "last_row"]
-    return pl.concat([causes.select(columns), early.select(columns)])
+    return found.select(
+        "start_ns",
+        "end_ns",
+        "before",
+        "after",
+        "last_row",
+        device=pl.lit(device, pl.Int32),
+        idle_ns=pl.col("end_ns") - pl.col("start_ns"),
+        cause=cause,
+    ).select(list(_SCHEMA))
+
+
+def _cause(name: str) -> pl.Expr:
+    return pl.lit(name, _CAUSE_TYPE)
 
 
 def _last_calls(linked: Linked, rows: pl.Series) -> pl.DataFrame:
-    """Return for calls, by their row in `api`, the call before on the same thread.
+    """Return for calls, by their row in `api` or null, the call before on the same thread.
 
     Columns: last_row, last_end_ns, and blocks: whether that call waits for the GPU.
     """
-    schema = {"last_row": pl.UInt32, "last_end_ns": pl.Int64, "blocks": pl.Boolean}
     api = linked.trace.get("api")
-    if api is None or rows.is_empty():
-        return pl.DataFrame(schema=schema)
+    if api is None:
+        nothing = {"last_row": pl.UInt32, "last_end_ns": pl.Int64, "blocks": pl.Boolean}
+        return pl.DataFrame({n: pl.Series([None] * len(rows), dtype=t) for n, t in nothing.items()})
     names = linked.trace["names"].filter(pl.col("name").str.contains(_BLOCKING))
     blocking = names.select("name_id").collect()["name_id"]
     calls = api.select("pid", "tid", "start_ns").with_row_index("row").collect()
     row = pl.col("row")
-    if calls.select(pl.struct("pid", "tid").n_unique()).item() == 1:
-        before = calls.sort("start_ns").select("row", last_row=row.shift())
-    else:
-        before = calls.sort("start_ns").select("row", last_row=row.shift().over("pid", "tid"))
+    before = calls.sort("start_ns").select("row", last_row=row.shift().over("pid", "tid"))
     last = before.sort("row")["last_row"].gather(rows)
     facts = api.select("end_ns", "name_id").collect()
     return pl.DataFrame(

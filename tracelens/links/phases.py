@@ -165,8 +165,9 @@ def _by_ranges(
     ]
     for pid, ranges in by_pid.items():
         parts.append(_in_process(trace, work.filter(pl.col("pid") == pid), pid, ranges))
-    both = pl.concat([part for part in parts if part.height] or parts[:1])
-    return both.sort("op_id").select(
+    parts = [part for part in parts if part.height] or parts[:1]
+    both = pl.concat(parts).sort("op_id") if len(parts) > 1 else parts[0]
+    return both.select(
         "code",
         how=pl.when(pl.col("moment").is_null()).then(how("unlinked")).otherwise("how"),
     )

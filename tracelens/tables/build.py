@@ -167,7 +167,7 @@ def _run_labels(reports: Sequence[Report]) -> list[str]:
 def _says_nothing(values: pl.Series) -> bool:
     filled = values.drop_nulls()
     if values.dtype == pl.String:
-        return not filled.str.len_bytes().any()
+        return not (filled.str.len_bytes() > 0).any()
     return not (filled != 0).any()
 
 

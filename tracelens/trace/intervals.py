@@ -19,16 +19,21 @@ def busy(frame: pl.LazyFrame, by: Sequence[str] = ()) -> pl.LazyFrame:
     first_ns, last_ns.
     """
     keys = [pl.col(k) for k in by]
+    ordered = frame.select(*keys, _START, _END).sort("start_ns").collect()
+    several = (
+        keys
+        and ordered.select(pl.any_horizontal(k.ne_missing(k.first()).any() for k in keys)).item()
+    )
     reached = _END.cum_max().shift()
-    reached = reached.over(keys) if keys else reached
+    reached = reached.over(keys) if several else reached
     gap = (_START - reached).clip(lower_bound=0)
-    ordered = frame.select(*keys, _START, _END).sort("start_ns").with_columns(gap_ns=gap)
     aggregates = {
         "first_ns": _START.min(),
         "last_ns": _END.max(),
         "gap_ns": pl.col("gap_ns").sum(),
     }
-    total = ordered.group_by(keys).agg(**aggregates) if keys else ordered.select(**aggregates)
+    spaced = ordered.lazy().with_columns(gap_ns=gap)
+    total = spaced.group_by(keys).agg(**aggregates) if keys else spaced.select(**aggregates)
     span = (pl.col("last_ns") - pl.col("first_ns")).fill_null(0)
     return total.select(
         *keys,

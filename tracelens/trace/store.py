@@ -8,12 +8,15 @@ larger than its limit (`TRACELENS_CACHE_LIMIT_BYTES`, 8 GiB unless set).
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import shutil
 import sys
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 _MANIFEST: Final = "trace.json"
 _CACHED: Final = ("gpu_ops", "api", "ranges", "threads", "devices", "names")
+_WRITING: Final = "writing-"
+_ABANDONED_S: Final = 86_400
 _EDGE_BYTES: Final = 1 << 20
 _DEFAULT_LIMIT_BYTES: Final = 8 << 30
 _JOURNALS: Final = ("-wal", "-journal")
@@ -96,26 +101,14 @@ def load(key: str, path: Path) -> tuple[Trace, str] | None:
 
 
 def save(key: str, trace: Trace, reader: str) -> Trace:
-    """Write a trace to the cache, and return it with its place there.
+    """Write a trace to the cache in the background, and return it with its place there.
 
-    A cache that cannot be written is no error: the trace is returned as it is.
+    A cache that cannot be written is no error.
     """
     from dataclasses import replace
 
-    with contextlib.suppress(OSError):
-        root = folder()
-        root.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix="writing-", dir=root))
-        try:
-            _write(beside, trace, reader)
-            with contextlib.suppress(OSError):  # another process was quicker
-                beside.rename(root / key)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-        _evict(root)
-        if (root / key / _MANIFEST).is_file():
-            return replace(trace, entry=root / key)
-    return trace
+    _writer().submit(_saved, key, trace, reader)
+    return replace(trace, entry=folder() / key)
 
 
 def remembered(trace: Trace, name: str, make: Callable[[], pl.DataFrame]) -> pl.DataFrame:
@@ -128,12 +121,41 @@ def remembered(trace: Trace, name: str, make: Callable[[], pl.DataFrame]) -> pl.
     with contextlib.suppress(OSError, pl.exceptions.PolarsError):
         return pl.read_parquet(file, glob=False)
     frame = make()
+    _writer().submit(_kept, file, frame)
+    return frame
+
+
+def flush() -> None:
+    """Wait until everything is written that was to be."""
+    _writer().submit(lambda: None).result()
+
+
+@functools.cache
+def _writer() -> ThreadPoolExecutor:
+    """Return the one thread that writes: in order, beside the analysis, done before we exit."""
+    return ThreadPoolExecutor(1, thread_name_prefix="cache")
+
+
+def _saved(key: str, trace: Trace, reader: str) -> None:
     with contextlib.suppress(OSError):
-        handle, beside = tempfile.mkstemp(dir=trace.entry, suffix=".part")
+        root = folder()
+        root.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=_WRITING, dir=root))
+        try:
+            _write(beside, trace, reader)
+            with contextlib.suppress(OSError):  # another process was quicker
+                beside.rename(root / key)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        _evict(root)
+
+
+def _kept(file: Path, frame: pl.DataFrame) -> None:
+    with contextlib.suppress(OSError):
+        handle, beside = tempfile.mkstemp(dir=file.parent, suffix=".part")
         os.close(handle)
         frame.write_parquet(beside, compression="lz4", statistics=False)
         Path(beside).replace(file)
-    return frame
 
 
 def _write(entry: Path, trace: Trace, reader: str) -> None:
@@ -165,8 +187,12 @@ def _edges(file: Path, size: int) -> bytes:
 
 
 def _evict(root: Path) -> None:
+    """Remove what a killed process left, and the entries used longest ago beyond the limit."""
+    for left in root.glob(f"{_WRITING}*"):
+        if time.time() - left.stat().st_mtime > _ABANDONED_S:
+            shutil.rmtree(left, ignore_errors=True)
     limit = int(os.environ.get("TRACELENS_CACHE_LIMIT_BYTES", _DEFAULT_LIMIT_BYTES))
-    entries = [e for e in root.iterdir() if e.is_dir() and (e / _MANIFEST).is_file()]
+    entries = [e for e in root.iterdir() if (e / _MANIFEST).is_file()]
     newest_first = sorted(entries, key=lambda e: e.stat().st_mtime, reverse=True)
     total = 0
     for entry in newest_first:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -61,10 +62,13 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
     gather = Gather(storage, Path(spill.name), everything=everything, progress=progress)
     _note_missing_bytes(gather)
     names = Names(gather)
-    tables: dict[str, pl.LazyFrame | None] = {
-        "gpu_ops": gpu_ops(gather, names),
-        "api": api(gather, names),
-    }
+    with ThreadPoolExecutor(2) as pool:
+        # Side by side: while one table's last parts are read, the other keeps the cores busy.
+        parts = {
+            "gpu_ops": pool.submit(gpu_ops, gather, names),
+            "api": pool.submit(api, gather, names),
+        }
+    tables = {name: part.result() for name, part in parts.items()}
     tables["ranges"] = ranges(gather, names, _last(tables))
     tables |= {
         "threads": facts.threads(storage),

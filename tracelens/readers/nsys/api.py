@@ -34,10 +34,13 @@ def api(gather: Gather, names: Names) -> pl.LazyFrame | None:
     columns = _COLUMNS | (_STATUS if gather.everything else {})
     schema = API.schema(everything=gather.everything)
 
+    unnamed = names.id_of("(unnamed function)")
+
     def change(raw: pl.DataFrame) -> pl.DataFrame:
         calls = raw.filter(pl.col("event_class").ne_missing(_BACKTRACE)).with_columns(
             # The recording may stop inside a call, which then has no end.
             pl.col("end_ns").fill_null(pl.col("start_ns")),
+            name_id=pl.when(pl.col("name_id") >= 0).then("name_id").otherwise(unnamed),
             pid=pid("thread"),
             tid=tid("thread"),
         )

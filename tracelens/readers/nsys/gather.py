@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Part = Callable[[], pl.DataFrame]
     Change = Callable[[pl.DataFrame], pl.DataFrame]
 
-SPILL_PARTS: Final = 12
+SPILL_PARTS: Final = 24
 """Tables of more parts than this go through Parquet files, so that memory stays bounded."""
 
 
@@ -83,7 +83,7 @@ class Gather:
         if len(parts) > SPILL_PARTS:
             return self._spilled(table, parts, changed)
         with ThreadPoolExecutor(_workers()) as pool:
-            return pl.concat(list(pool.map(changed, parts))).lazy()
+            return pl.concat(list(pool.map(changed, parts)), rechunk=True).lazy()
 
     def sound(self, table: str, frame: pl.DataFrame) -> pl.DataFrame:
         """Return the rows that have a start and an end not before it; the others are counted."""
@@ -132,4 +132,4 @@ def tid(column: str) -> pl.Expr:
 
 
 def _workers() -> int:
-    return min(8, (os.cpu_count() or 1) + 1)
+    return min(8, os.cpu_count() or 1)

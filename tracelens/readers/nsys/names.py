@@ -5,6 +5,7 @@ A text stored in StringIds keeps its id there; texts that stand elsewhere get ne
 
 from __future__ import annotations
 
+from threading import RLock
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -23,27 +24,34 @@ class Names:
 
     def __init__(self, gather: Gather) -> None:
         self._gather = gather
+        self._lock = RLock()
         self._ids: dict[str, int] = {}
         self._texts: dict[int, str] = {}
 
     def id_of(self, text: str) -> int:
         """Return the name_id of a text, making one where it has none."""
-        return self._ids.setdefault(text, self._new(text))
+        with self._lock:
+            if text not in self._ids:
+                name_id = -1 - len(self._texts)
+                self._ids[text] = name_id
+                self._texts[name_id] = text
+            return self._ids[text]
 
     def resolve(self, ids: Iterable[int]) -> dict[int, int]:
         """Look ids of StringIds up; return name_ids for those that are not their own.
 
         Two ids with the same text become one; an id that StringIds lacks gets a name saying so.
         """
-        wanted = {i for i in ids if i not in self._texts}
+        wanted = set(ids)
         found = self._gather.storage.strings(wanted)
         aliases: dict[int, int] = {}
-        for i in sorted(wanted):
-            text = found.get(i, f"(string {i} is missing)")
-            name_id = self._ids.setdefault(text, i)
-            self._texts.setdefault(name_id, text)
-            if name_id != i:
-                aliases[i] = name_id
+        with self._lock:
+            for i in sorted(wanted):
+                text = found.get(i, f"(string {i} is missing)")
+                name_id = self._ids.setdefault(text, i)
+                self._texts.setdefault(name_id, text)
+                if name_id != i:
+                    aliases[i] = name_id
         if lacking := len(wanted) - len(found):
             self._gather.note("damaged", f"StringIds lacks {lacking:,} names that events refer to.")
         return aliases
@@ -68,10 +76,3 @@ class Names:
         """Return the `names` table of everything looked up so far."""
         rows = sorted(self._texts.items())
         return pl.LazyFrame(rows, schema=dict(NAMES.schema()), orient="row")
-
-    def _new(self, text: str) -> int:
-        if text in self._ids:
-            return self._ids[text]
-        name_id = -1 - len(self._texts)
-        self._texts[name_id] = text
-        return name_id

@@ -120,7 +120,8 @@ def _made(activity: Activity, names: Names, *, everything: bool) -> dict[str, pl
     """Return the columns that are not read as they stand."""
     made = {"kind": pl.lit(activity.kind), "pid": pid("process")}
     if activity.kind == "kernel":
-        made["name_id"] = pl.col("name_id").fill_null(names.id_of("(unnamed kernel)"))
+        unnamed = names.id_of("(unnamed kernel)")
+        made["name_id"] = pl.when(pl.col("name_id") >= 0).then("name_id").otherwise(unnamed)
         if everything:
             made["shared_bytes"] = pl.sum_horizontal("static_bytes", "dynamic_bytes")
     elif activity.kind == "memset":

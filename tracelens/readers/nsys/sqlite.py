@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 MAGIC: Final = b"SQLite format 3\x00"
-PIECE_ROWS: Final = 500_000
+PIECE_ROWS: Final = 250_000
 SMALLEST_PIECE: Final = 256
 _BATCH_ROWS: Final = "65536"
 _IDS_PER_QUERY: Final = 500

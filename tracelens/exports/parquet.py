@@ -1,0 +1,135 @@
+"""One Parquet file per table of the trace, for polars, DuckDB or pandas, and for tracelens itself.
+
+The tables are those of `trace.schema`, with these columns more: `gpu_ops` has the launch, the
+phase and how it was found; `names` has the short name and family of GPU work.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from tracelens import __version__
+from tracelens.exports import Exporter, Progress, no_progress
+from tracelens.readers.parquet import LAYOUT, MANIFEST, MARK, is_export
+from tracelens.trace.schema import TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from tracelens.links.linked import Linked
+
+ATTRIBUTION = ("launch_ns", "launch_end_ns", "launch_tid", "launch_name_id", "phase", "how")
+"""The columns of `gpu_ops` beyond its schema."""
+KINDS_OF_NAMES = ("short_name", "family")
+"""The columns of `names` beyond its schema; null for names that no GPU work bears."""
+
+
+def write(linked: Linked, path: Path, /, *, progress: Progress = no_progress) -> None:
+    """Write the tables and the manifest into the folder."""
+    tables = _tables(linked)
+    for number, (name, frame) in enumerate(tables.items()):
+        progress("writing tables", number, len(tables))
+        frame.sink_parquet(path / f"{name}.parquet", compression="zstd", maintain_order=True)
+    # The manifest comes last: a folder without it is no export.
+    text = json.dumps(_manifest(linked, tuple(tables)), indent=2, ensure_ascii=False)
+    (path / MANIFEST).write_text(text + "\n", encoding="utf-8", errors="replace")
+
+
+def _tables(linked: Linked) -> dict[str, pl.LazyFrame]:
+    tables = {name: linked.trace[name] for name in TABLES if name in linked.trace}
+    if "gpu_ops" in tables:
+        found = linked.ops.lazy().select("op_id", *ATTRIBUTION)
+        tables["gpu_ops"] = tables["gpu_ops"].join(
+            found, on="op_id", how="inner", validate="1:1", maintain_order="left"
+        )
+    if "names" in tables:
+        tables["names"] = tables["names"].join(
+            _work(linked.names), on="name_id", how="left", maintain_order="left"
+        )
+    if "api" in tables:
+        tables["api"] = linked.calls()
+    if "ranges" in tables and linked.spans is not None:
+        tables["ranges"] = _reaching_into(tables["ranges"], linked.spans)
+    return tables
+
+
+def _work(names: pl.DataFrame) -> pl.LazyFrame:
+    """Return short name and family per name_id; what a kernel is called comes first."""
+    return (
+        names.lazy()
+        .sort(pl.col("kind") != "kernel", maintain_order=True)
+        .unique("name_id", keep="first", maintain_order=True)
+        .select("name_id", *KINDS_OF_NAMES)
+    )
+
+
+def _reaching_into(ranges: pl.LazyFrame, spans: Iterable[tuple[int, int, int]]) -> pl.LazyFrame:
+    """Return the ranges that reach into the cut; those that enclose it name its phases."""
+    cuts = pl.LazyFrame(
+        _merged(spans),
+        schema={"pid": pl.Int32, "from_ns": pl.Int64, "to_ns": pl.Int64},
+        orient="row",
+    )
+    # The first cut that ends after a range starts is the only one that can decide: cuts are apart.
+    near = ranges.sort("start_ns").join_asof(
+        cuts.sort("to_ns"),
+        left_on="start_ns",
+        right_on="to_ns",
+        by="pid",
+        strategy="forward",
+        allow_exact_matches=False,
+        check_sortedness=False,
+    )
+    begins_inside = pl.col("from_ns") <= pl.col("start_ns")
+    reaches_in = pl.col("from_ns") < pl.col("end_ns")
+    return near.filter(begins_inside | reaches_in).drop("from_ns", "to_ns").sort("range_id")
+
+
+def _merged(spans: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Return the spans of each process without overlaps."""
+    merged: list[tuple[int, int, int]] = []
+    for pid, start, end in sorted(spans):
+        if merged and merged[-1][0] == pid and start <= merged[-1][2]:
+            merged[-1] = (pid, merged[-1][1], max(end, merged[-1][2]))
+        else:
+            merged.append((pid, start, end))
+    return merged
+
+
+def _manifest(linked: Linked, tables: tuple[str, ...]) -> dict[str, Any]:
+    trace = linked.trace
+    caveats = [(caveat.kind, caveat.text) for caveat in trace.caveats]
+    whole = trace.get("gpu_ops")
+    have = 0 if whole is None else whole.select(pl.len()).collect().item()
+    if linked.spans is not None or linked.ops.height < have:
+        caveats.append(
+            ("note", f"This export was cut to {linked.ops.height:,} of {have:,} GPU operations.")
+        )
+    return {
+        "format": MARK,
+        "layout": LAYOUT,
+        "tracelens": __version__,
+        "source": {
+            "name": trace.source.path.name,
+            "format": trace.source.format,
+            "producer": trace.source.producer,
+            "schema_version": trace.source.schema_version,
+            "facts": dict(trace.source.facts),
+        },
+        "phase_source": linked.phase_source,
+        "caveats": caveats,
+        "tables": list(tables),
+    }
+
+
+EXPORTER = Exporter(
+    write,
+    suffix=".tracelens",
+    use='Read it with: polars.scan_parquet("{path}/gpu_ops.parquet"), or: tracelens summarize {path}',
+    folder=True,
+    is_ours=is_export,
+)

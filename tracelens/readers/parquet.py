@@ -1,0 +1,263 @@
+"""Folders that `tracelens export --to parquet` wrote: our tables as Parquet files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+from tracelens.errors import UnreadableError
+from tracelens.readers import Progress, Reader, no_progress
+from tracelens.trace.model import Caveat, Source, Trace
+from tracelens.trace.nesting import nested
+from tracelens.trace.schema import TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tracelens.trace.schema import Table
+
+MANIFEST: Final = "trace.json"
+MARK: Final = "tracelens-parquet"
+LAYOUT: Final = 1
+"""Counts changes after which an older tracelens cannot read an export."""
+
+_HEAD_CHARS: Final = 4096
+_NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
+    "gpu_ops": ("start_ns", "end_ns", "kind", "pid", "name_id"),
+    "api": ("start_ns", "end_ns", "pid", "tid", "name_id"),
+    "ranges": ("start_ns", "end_ns", "pid", "tid", "kind", "name_id"),
+    "threads": ("pid", "tid", "name"),
+    "memory": ("time_ns", "action", "address", "size_bytes"),
+    "stacks": ("stack_id", "depth", "frame_id"),
+    "frames": ("frame_id",),
+    "counters": ("time_ns", "name", "value"),
+    "devices": ("device",),
+    "names": ("name_id", "name"),
+}
+"""Without these columns a table is set aside."""
+_FILLED: Final[Mapping[str, tuple[str, ...]]] = {
+    "gpu_ops": ("start_ns", "end_ns", "kind"),
+    "api": ("start_ns", "end_ns"),
+    "ranges": ("start_ns", "end_ns", "pid", "tid", "kind"),
+    "names": ("name_id",),
+}
+"""A row in which one of these is null is set aside."""
+_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    "names": ("name_id",),
+    "threads": ("pid", "tid"),
+    "frames": ("frame_id",),
+}
+_LARGE: Final = ("memory", "counters", "stacks", "frames")
+"""Tables that the cache does not keep."""
+
+
+def is_export(folder: Path) -> bool:
+    """Tell whether a folder has a manifest that says it is tracelens's."""
+    try:
+        with (folder / MANIFEST).open(encoding="utf-8", errors="replace") as file:
+            return f'"{MARK}"' in file.read(_HEAD_CHARS)
+    except OSError:
+        return False
+
+
+def read(path: Path, *, everything: bool = False, progress: Progress = no_progress) -> Trace:
+    """Read an export.
+
+    Raises:
+        UnreadableError: its manifest is damaged or of a later version, or no table can be read.
+    """
+    folder = _Folder(path, everything=everything)
+    manifest = _manifest(path)
+    caveats = _caveats(manifest)
+    tables: dict[str, pl.LazyFrame] = {}
+    for number, name in enumerate(folder.listed(manifest)):
+        progress("tables", number, len(TABLES))
+        frame = folder.table(name)
+        if frame is not None:
+            tables[name] = frame
+    if "names" not in tables:
+        raise UnreadableError(
+            f"{path.name} is a Parquet export of tracelens without a readable names.parquet. "
+            f"Export it again: tracelens export RECORDING --to parquet -o {path.name} --force"
+        )
+    return Trace(_source(path, manifest), tables, (*caveats, *folder.caveats))
+
+
+def on_request(path: Path) -> Mapping[str, pl.LazyFrame]:
+    """Return the tables that the cache does not keep."""
+    folder = _Folder(path)
+    found = {n: folder.table(n) for n in folder.listed(_manifest(path)) if n in _LARGE}
+    return {name: frame for name, frame in found.items() if frame is not None}
+
+
+@dataclass
+class _Folder:
+    """Reads the files of one export as what they should be; ``caveats`` says what they were not."""
+
+    path: Path
+    everything: bool = False
+    caveats: list[Caveat] = field(default_factory=list)
+
+    def listed(self, manifest: Mapping[str, Any]) -> list[str]:
+        """Return the tables that should be there; those that are not are a caveat."""
+        said = manifest.get("tables")
+        names = [n for n in TABLES if isinstance(said, list) and n in said]
+        gone = [n for n in names if not self._file(n).is_file()]
+        for name in gone:
+            self._note(f"{name}.parquet is missing: its {name} cannot be shown.")
+        return [n for n in names if n not in gone]
+
+    def table(self, name: str) -> pl.LazyFrame | None:
+        """Return a table in its schema, or None, with a caveat, where it is damaged."""
+        try:
+            frame = self._in_schema(name)
+            return None if frame is None else self._sound(name, frame)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            reason = str(error).strip().partition("\n")[0][:120]
+            self._note(f"{name}.parquet was set aside: it cannot be read ({reason}).")
+            return None
+
+    def _in_schema(self, name: str) -> pl.LazyFrame | None:
+        table = TABLES[name]
+        raw = pl.scan_parquet(self._file(name), glob=False)
+        have = raw.collect_schema()
+        wanted = table.schema(everything=self.everything)
+        wrong = [c for c, dtype in wanted.items() if c not in have or not _fits(have[c], dtype)]
+        if missing := [c for c in _NEEDED[name] if c in wrong]:
+            self._note(
+                f"{name}.parquet was set aside: it has no column {', '.join(missing)}, "
+                "or of another type."
+            )
+            return None
+        if wrong := [c for c in wrong if c not in _RENEWED]:
+            self._note(f"{name}.parquet has no usable {', '.join(wrong)}: taken as not recorded.")
+        columns = {
+            c: pl.lit(None, dtype) if c in wrong or c in _RENEWED else _cast(c, have[c], dtype)
+            for c, dtype in wanted.items()
+        }
+        return raw.select(**columns)
+
+    def _sound(self, name: str, frame: pl.LazyFrame) -> pl.LazyFrame:
+        """Return the rows that can be true, the others counted; reads every column once."""
+        good = pl.all_horizontal(
+            pl.lit(value=True), *(pl.col(c).is_not_null() for c in _FILLED.get(name, ()))
+        )
+        if "end_ns" in TABLES[name].schema():
+            good &= pl.col("end_ns") >= pl.col("start_ns")
+        # Null counts of all columns make polars decode all pages, so that damage shows here.
+        counts = frame.select(pl.all().null_count().name.prefix("nulls_"), bad=(~good).sum())
+        bad = counts.collect(engine="streaming")["bad"].item()
+        if bad:
+            self._note(f"{bad:,} rows of {name}.parquet were set aside: they cannot be true.")
+            frame = frame.filter(good)
+        return self._keyed(name, frame)
+
+    def _keyed(self, name: str, frame: pl.LazyFrame) -> pl.LazyFrame:
+        """Return the rows with keys that are unique, as every join relies on."""
+        if name == "gpu_ops":
+            order = list(TABLES[name].schema(everything=self.everything))
+            return frame.drop("op_id").with_row_index("op_id").select(order)
+        if name == "ranges":
+            kept = frame.drop("range_id", "depth", "lane", "parent").collect()
+            return nested(kept).select(list(TABLES[name].schema())).lazy()
+        if name == "names":
+            frame = frame.with_columns(pl.col("name").fill_null(""))
+        if name in _KEYS:
+            whole = frame.collect()
+            once = whole.unique(_KEYS[name], keep="first", maintain_order=True)
+            if double := whole.height - once.height:
+                self._note(f"{double:,} rows of {name}.parquet were set aside: they are doubles.")
+            return once.lazy()
+        return frame
+
+    def _file(self, name: str) -> Path:
+        return self.path / f"{name}.parquet"
+
+    def _note(self, text: str) -> None:
+        self.caveats.append(Caveat("damaged", text))
+
+
+_RENEWED: Final = ("op_id", "range_id", "parent", "lane", "depth")
+"""Numbers that follow from the rows, and are made again instead of believed."""
+
+
+def _fits(have: pl.DataType, want: Any) -> bool:
+    """Tell whether values of a type can be taken for another without changing their meaning."""
+    if want in (pl.String,) or isinstance(want, pl.Enum):
+        return have == pl.String or isinstance(have, pl.Categorical | pl.Enum)
+    if want == pl.Float64:
+        return have.is_numeric()
+    return have == want if want == pl.Boolean else have.is_integer()
+
+
+def _cast(name: str, have: pl.DataType, want: Any) -> pl.Expr:
+    if have == want:
+        return pl.col(name)
+    # Codes of another Enum mean something else; its labels may be ours.
+    through = (
+        pl.col(name).cast(pl.String)
+        if not have.is_numeric() and have != pl.Boolean
+        else pl.col(name)
+    )
+    return through.cast(want, strict=False)
+
+
+def _manifest(path: Path) -> Mapping[str, Any]:
+    again = f"Export it again: tracelens export RECORDING --to parquet -o {path.name} --force"
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnreadableError(
+            f"{path.name}/{MANIFEST} cannot be read ({error}). {again}"
+        ) from error
+    layout = manifest.get("layout") if isinstance(manifest, dict) else None
+    if not isinstance(layout, int) or manifest.get("format") != MARK:
+        raise UnreadableError(f"{path.name}/{MANIFEST} is no manifest of tracelens. {again}")
+    if layout > LAYOUT:
+        raise UnreadableError(
+            f"{path.name} was written by a newer tracelens ({manifest.get('tracelens')}), "
+            f"in layout {layout}; this one reads layout {LAYOUT}. Upgrade tracelens-gpu."
+        )
+    return manifest
+
+
+def _source(path: Path, manifest: Mapping[str, Any]) -> Source:
+    said = manifest.get("source")
+    said = said if isinstance(said, dict) else {}
+    facts = said.get("facts")
+    facts = facts if isinstance(facts, dict) else {}
+    return Source(
+        path,
+        MARK,
+        _text(said.get("producer")),
+        _text(said.get("schema_version")),
+        {
+            **{str(key): str(value) for key, value in facts.items()},
+            "exported_from": str(said.get("name")),
+            "exported_format": str(said.get("format")),
+        },
+    )
+
+
+def _caveats(manifest: Mapping[str, Any]) -> list[Caveat]:
+    said = manifest.get("caveats")
+    pairs = (
+        [c for c in said if isinstance(c, list) and len(c) == 2] if isinstance(said, list) else []
+    )
+    return [Caveat(str(kind), str(text)) for kind, text in pairs]
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def recognises(path: Path, _head: bytes) -> bool:
+    """Tell whether this is a folder with a manifest of ours."""
+    return path.is_dir() and is_export(path)
+
+
+READER = Reader(recognises, read, on_request)
