@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import polars as pl
 
 from tracelens.analyses import Analysis
 from tracelens.links.linked import Linked
 from tracelens.links.scopes import work_inside
+
+_EMIT_NVTX: Final = r", (?:(?:stashed )?seq|op_id) ?= ?\d+|, (?:sizes|input_op_ids) ?= ?\[.*\]"
 
 
 def ranges(linked: Linked) -> pl.DataFrame:
@@ -14,7 +18,8 @@ def ranges(linked: Linked) -> pl.DataFrame:
 
     Work of inner ranges and of worker threads (backward) is included. A range inside another of
     its own name counts as an instance, but its time is not added twice. `gpu_span_ns` sums, per
-    instance, first kernel start to last kernel end.
+    instance, first kernel start to last kernel end. The numbers that torch.autograd's emit_nvtx
+    adds to every op's name (``aten::mm, seq = 12, op_id = 345``) are left off.
     """
     instances = work_inside(linked)
     outer = ~_inside_its_own_name(instances)
@@ -22,8 +27,9 @@ def ranges(linked: Linked) -> pl.DataFrame:
         linked.trace["names"].collect(), on="name_id", how="left"
     )
     once = pl.col("outer")
+    name = pl.col("name").str.replace_all(_EMIT_NVTX, "")
     return (
-        named.group_by("name", "domain")
+        named.group_by(name, "domain")
         .agg(
             instances=pl.len().cast(pl.Int64),
             cpu_ns=(pl.col("end_ns") - pl.col("start_ns")).filter(once).sum(),

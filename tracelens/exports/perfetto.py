@@ -20,95 +20,101 @@ from tracelens.errors import NothingToShowError
 from tracelens.exports import Exporter, Progress, no_progress
 from tracelens.links.linked import NO_PHASE
 from tracelens.trace.nesting import nested
+from tracelens.trace.schema import GPU_OPS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from tracelens.links.linked import Linked
 
+    Keys = tuple[str, ...]
+
 _ROWS: Final = 50_000
+_COMPRESSION: Final = 4  # half the time of the default level, for a tenth more bytes
 _FIRST_MADE_UP: Final = 10_000_000  # above every process id of Linux
 _LAST_REAL: Final = 2**31 - 1
-_COMPRESSION: Final = 4  # half the time of the default level, a tenth more bytes
 _COLOURS: Final = {
     "forward": "thread_state_running",
     "backward": "thread_state_iowait",
     "optimizer": "rail_response",
 }
-"""Colours of chrome://tracing; Perfetto has its own and ignores them."""
-_TRACK: Final = {"pid": pl.Int64, "tid": pl.Int64}
-_SHAPE: Final = ("grid_x", "grid_y", "grid_z", "block_x", "block_y", "block_z")
+"""Colours of chrome://tracing; Perfetto colours by name and ignores them."""
+
 _THREAD: Final = ("pid", "tid")
 _STREAM: Final = ("pid", "device", "context", "stream")
-_CALL: Final = ("pid", "launch_tid", "launch_ns", "launch_end_ns", "launch_name_id")
+_CALL: Final = ("pid", "tid", "start_ns", "end_ns", "name_id")
+_LAUNCH: Final = ("pid", "launch_tid", "launch_ns", "launch_end_ns", "launch_name_id")
+_DETAILS: Final = (
+    "op_id", "correlation", "bytes", "graph_id", "graph_node", "grid_x", "grid_y", "grid_z",
+    "block_x", "block_y", "block_z", "registers", "shared_bytes",
+)  # fmt: skip
 
 
 def write(linked: Linked, path: Path, /, *, progress: Progress = no_progress) -> None:
-    """Write the timeline, packed if the name ends in .gz.
+    """Write the timeline, packed if the file's name ends in .gz.
 
     Raises:
         NothingToShowError: there is nothing to draw.
     """
     tracks = _Tracks()
     cpu = _on_threads(linked, tracks)
+    steps = _steps(linked, tracks)
     gpu = _on_streams(linked, tracks)
+    phases = _phases(gpu, tracks)
     if not cpu.height and not gpu.height:
         raise NothingToShowError(
             f"{linked.trace.source.path.name} holds no GPU work, API calls or ranges to draw."
         )
-    phases, steps = _phases(gpu, tracks), _steps(linked, tracks)
-    clock = _Clock(_origin(cpu, gpu, steps))
-    names = _quoted(linked)
-    parts = [
-        (_spans_text(phases, clock, "phase"), phases),
-        (_spans_text(steps, clock, "step"), steps),
-        (_cpu_text(clock), _named(cpu, names)),
-        (_gpu_text(clock), _drawn(linked, gpu, cpu, names)),
-    ]
-    done, total = 0, sum(frame.height for _, frame in parts)
+    clock = _clock((cpu, steps, gpu))
+    parts = (
+        (phases, _phase_text(clock)),
+        (steps, _step_text(clock)),
+        (_named(linked, cpu), _cpu_text(clock, cpu)),
+        (_with_launches(_detailed(linked, gpu), cpu), _gpu_text(clock, linked.phase_names)),
+    )
+    done, total = 0, sum(frame.height for frame, _ in parts)
     with _opened(path) as file:
-        file.write('{"traceEvents":[\n')
-        file.write(",\n".join(tracks.described(linked)))
-        for text, frame in parts:
+        file.write('{"traceEvents":[\n' + ",\n".join(tracks.described(linked)))
+        for frame, text in parts:
             for piece in frame.iter_slices(_ROWS):
                 file.write(",\n" + ",\n".join(piece.select(text).to_series()))
                 done += piece.height
                 progress("writing events", done, total)
-        file.write(f'\n],"otherData":{json.dumps(_about(linked, clock))}}}\n')
+        file.write(f'\n],"otherData":{_about(linked, clock)}}}\n')
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[str]]:
     if path.suffix == ".gz":
-        with gzip.open(
-            path, "wt", compresslevel=_COMPRESSION, encoding="utf-8", newline=""
-        ) as file:
+        with gzip.open(path, "wt", compresslevel=_COMPRESSION, encoding="utf-8", newline="") as file:
             yield file
     else:
         with path.open("w", encoding="utf-8", newline="") as file:
             yield file
 
 
-def _about(linked: Linked, clock: _Clock) -> dict[str, str]:
+def _about(linked: Linked, clock: _Clock) -> str:
     source = linked.trace.source
-    return {
-        "recording": source.path.name,
-        "recorder": source.producer or source.format,
-        "written by": f"tracelens {__version__}",
-        "clock shift in ns": str(clock.shift),
-        "phases": linked.phase_source,
-    }
+    return _json(
+        {
+            "recording": _clean(source.path.name),
+            "recorder": _clean(source.producer or source.format),
+            "written_by": f"tracelens {__version__}",
+            "shifted_by_ns": str(clock.shift_ns),
+            "phase_source": linked.phase_source,
+        }
+    )
 
 
-# Tracks
+# Where things are drawn: processes, threads, and lanes for what overlaps.
 
 
 @dataclass
 class _Tracks:
     """Gives every track a process and a thread number of its own, as viewers tell them by these.
 
-    Real ids are kept where they are usable and not taken; the keys say what each track is.
+    Real ids are kept where they can be used and are not taken; the keys say what a track is.
     """
 
     processes: dict[tuple[object, ...], int] = field(default_factory=dict)
@@ -123,10 +129,10 @@ class _Tracks:
         return self.processes[key]
 
     def thread(self, process: int, *key: object, real: object = None) -> tuple[int, int]:
-        """Return process and thread number of a track; a main thread shares its process's."""
+        """Return the numbers of process and track; a main thread bears its process's."""
         if key not in self.threads:
-            tid = process if real == process else self._number(real)
-            self.threads[key] = (process, tid)
+            main = real == process and (process, process) not in self.threads.values()
+            self.threads[key] = (process, process if main else self._number(real))
         return self.threads[key]
 
     def _number(self, real: object) -> int:
@@ -140,186 +146,355 @@ class _Tracks:
 
     def described(self, linked: Linked) -> list[str]:
         """Return the events that name processes and threads, in the order of their making."""
-        label = _Labels(linked, len({key[1] for key in self.processes}) > 1)
+        label = _Labels(linked, several=len({key[1] for key in self.processes}) > 1)
         lines = []
         for order, (key, pid) in enumerate(self.processes.items()):
-            lines.append(_metadata("process_name", pid, None, {"name": label.process(*key)}))
-            lines.append(_metadata("process_sort_index", pid, None, {"sort_index": order}))
+            lines.append(_metadata("process_name", pid, None, label.process(*key)))
+            lines.append(_metadata("process_sort_index", pid, None, order))
         for order, (key, (pid, tid)) in enumerate(self.threads.items()):
-            lines.append(_metadata("thread_name", pid, tid, {"name": label.thread(*key)}))
-            lines.append(_metadata("thread_sort_index", pid, tid, {"sort_index": order}))
+            lines.append(_metadata("thread_name", pid, tid, label.track(*key)))
+            lines.append(_metadata("thread_sort_index", pid, tid, order))
         return lines
 
 
 class _Labels:
-    """What tracks are called."""
+    """What processes and tracks are called; ``several`` processes are told apart on GPUs, too."""
 
-    def __init__(self, linked: Linked, several: bool) -> None:
-        threads = linked.trace.get("threads")
-        rows = [] if threads is None else threads.collect().iter_rows()
-        self._threads = {(pid, tid): name for pid, tid, name in rows if name}
-        devices = linked.trace.get("devices")
-        frame = None if devices is None else devices.select("pid", "device", "name").collect()
-        self._gpus = {} if frame is None else {(p, d): name for p, d, name in frame.iter_rows()}
+    def __init__(self, linked: Linked, *, several: bool) -> None:
+        threads, devices = linked.trace.get("threads"), linked.trace.get("devices")
+        named = [] if threads is None else threads.collect().iter_rows()
+        gpus = (
+            []
+            if devices is None
+            else devices.select("pid", "device", "name").collect().iter_rows()
+        )
+        self._threads = {(pid, tid): name for pid, tid, name in named if name}
+        self._gpus = {(pid, device): name for pid, device, name in gpus if name}
         self._several = several
 
     def process(self, kind: str, pid: object, device: object = None) -> str:
-        of = self._threads.get((pid, pid)) or "process"
+        program = f"{self._threads.get((pid, pid)) or 'process'} {_known(pid)}"
         if kind == "host":
-            return f"{of} {'?' if pid is None else pid}"
-        name = self._gpus.get((pid, device)) or self._gpus.get((None, device))
-        whose = f" ({of} {pid})" if self._several else ""
-        return f"GPU {'?' if device is None else device}{f' {name}' if name else ''}{whose}"
+            return program
+        name = self._gpus.get((pid, device)) or self._gpus.get((None, device)) or ""
+        gpu = f"GPU {_known(device)} {name}".strip()
+        return f"{gpu}, used by {program}" if self._several else gpu
 
-    def thread(self, kind: str, *key: object) -> str:
+    def track(self, kind: str, *key: object) -> str:
+        if kind == "phases":
+            return "phase that launched the work"
         if kind == "thread":
             pid, tid, lane = key
-            name = self._threads.get((pid, tid)) or ("main thread" if pid == tid else "thread")
-            return f"{name}{_lane(lane)}"
-        if kind == "stream":
+            name = self._threads.get((pid, tid)) or f"thread {_known(tid)}"
+        elif kind == "stream":
             _, _, context, stream, lane = key
-            of = f"context {context}, " if context is not None else ""
-            return f"{of}stream {'?' if stream is None else stream}{_lane(lane)}"
-        return {"phases": "phase that launched the work", "steps": "steps"}[kind]
+            name = f"stream {_known(stream)}, context {_known(context)}"
+        else:
+            name, lane = "steps", key[-1]
+        return f"{name}, overlapping ({lane})" if lane else name
 
 
-def _lane(lane: object) -> str:
-    return f" (overlapping, {lane})" if lane else ""
+def _known(number: object) -> str:
+    return "unknown" if number is None else str(number)
 
 
-def _metadata(name: str, pid: int, tid: int | None, args: dict[str, object]) -> str:
-    shown = {key: _clean(value) if isinstance(value, str) else value for key, value in args.items()}
+def _metadata(name: str, pid: int, tid: int | None, value: str | int) -> str:
+    args = {"name": _clean(value)} if isinstance(value, str) else {"sort_index": value}
     thread = {} if tid is None else {"tid": tid}
-    event = {"ph": "M", "pid": pid, **thread, "name": name, "args": shown}
-    return json.dumps(event, ensure_ascii=False, separators=(",", ":"))
-
-
-def _placed(
-    frame: pl.DataFrame, keys: tuple[str, ...], found: list[tuple[int, int]], distinct: pl.DataFrame
-) -> pl.DataFrame:
-    """Return the frame with the track of each row as track_pid and track_tid."""
-    where = distinct.with_columns(
-        track_pid=pl.Series([pid for pid, _ in found], dtype=pl.Int64),
-        track_tid=pl.Series([tid for _, tid in found], dtype=pl.Int64),
-    )
-    return frame.join(
-        where, on=[*keys, "lane"], how="left", nulls_equal=True, maintain_order="left"
-    )
-
-
-def _distinct(frame: pl.DataFrame, keys: tuple[str, ...]) -> pl.DataFrame:
-    return frame.select(*keys, "lane").unique().sort(*keys, "lane", nulls_last=True)
-
-
-# What is drawn where
+    return _json({"ph": "M", "ts": 0, "pid": pid, **thread, "name": name, "args": args})
 
 
 def _on_threads(linked: Linked, tracks: _Tracks) -> pl.DataFrame:
-    """Return ranges and API calls with their tracks; a call lies in the range that made it."""
-    parts = [frame for frame in (_ranges(linked), _calls(linked)) if frame is not None]
-    if not parts:
-        return nested(pl.DataFrame(schema={"start_ns": pl.Int64, "end_ns": pl.Int64, **_TRACK}))
-    both = nested(pl.concat(parts, how="diagonal")).drop("range_id", "depth", "parent")
-    distinct = _distinct(both, _THREAD)
-    found = [
-        tracks.thread(
-            tracks.process("host", pid, real=pid), "thread", pid, tid, lane,
-            real=None if lane else tid,
+    """Return ranges and API calls with their tracks; a call nests in the range that made it."""
+    schema = {"start_ns": pl.Int64, "end_ns": pl.Int64, "pid": pl.Int32, "tid": pl.Int32}
+    parts = [pl.DataFrame(schema={**schema, "cat": pl.String})]
+    if "ranges" in linked.trace:
+        parts.append(linked.ranges().drop("range_id", "depth", "lane", "parent").collect())
+    if "api" in linked.trace:
+        parts.append(linked.calls().collect())
+    cats = ("", "range", "api")
+    named = [part.with_columns(cat=pl.lit(cat)) for part, cat in zip(parts, cats, strict=False)]
+    both = nested(pl.concat(named, how="diagonal_relaxed")).drop("range_id", "depth", "parent")
+    placed = {
+        key: tracks.thread(
+            tracks.process("host", key[0], real=key[0]),
+            "thread",
+            *key,
+            real=None if key[-1] else key[1],
         )
-        for pid, tid, lane in distinct.iter_rows()
-    ]  # fmt: skip
-    return _placed(both, _THREAD, found, distinct)
-
-
-def _ranges(linked: Linked) -> pl.DataFrame | None:
-    if "ranges" not in linked.trace:
-        return None
-    kept = ("start_ns", "end_ns", "pid", "tid", "end_tid", "kind", "domain", "name_id", "closed")
-    return linked.ranges().select(*kept, cat=pl.lit("range")).collect()
-
-
-def _calls(linked: Linked) -> pl.DataFrame | None:
-    if "api" not in linked.trace:
-        return None
-    kept = ("start_ns", "end_ns", "pid", "tid", "name_id", "correlation", "status")
-    return linked.calls().select(*kept, cat=pl.lit("api")).collect()
+        for key in _keys(both, _THREAD)
+    }
+    return _placed(both, _THREAD, placed)
 
 
 def _on_streams(linked: Linked, tracks: _Tracks) -> pl.DataFrame:
     """Return the GPU work in order of start, with its tracks."""
-    ops = linked.ops.sort("start_ns", "end_ns", "op_id")
-    ops = _in_lanes(ops, _STREAM)
-    distinct = _distinct(ops, _STREAM)
-    found = [
-        tracks.thread(
-            tracks.process("gpu", pid, device), "stream", pid, device, context, stream, lane
-        )
-        for pid, device, context, stream, lane in distinct.iter_rows()
-    ]
-    return _placed(ops, _STREAM, found, distinct)
+    ops = _in_lanes(linked.ops.sort("start_ns", "end_ns", "op_id"), _STREAM)
+    placed = {
+        key: tracks.thread(tracks.process("gpu", *key[:2]), "stream", *key)
+        for key in _keys(ops, _STREAM)
+    }
+    return _placed(ops, _STREAM, placed)
 
 
-def _in_lanes(ordered: pl.DataFrame, keys: tuple[str, ...]) -> pl.DataFrame:
-    """Return the rows with a `lane` such that none overlap on one; nearly all tracks need one."""
+def _steps(linked: Linked, tracks: _Tracks) -> pl.DataFrame:
+    """Return the steps with their tracks, one for each process."""
+    steps = _in_lanes(linked.steps.sort("start_ns", "pid", "step"), ("pid",))
+    placed = {
+        key: tracks.thread(tracks.process("host", key[0], real=key[0]), "steps", *key)
+        for key in _keys(steps, ("pid",))
+    }
+    return _placed(steps, ("pid",), placed)
+
+
+def _phases(gpu: pl.DataFrame, tracks: _Tracks) -> pl.DataFrame:
+    """Return one row per stretch of a GPU's work of one phase, with its track.
+
+    A stretch is cut where the next one begins, so it may end before its last kernel does.
+    """
+    on = ["pid", "device"]
+    stretches = (
+        gpu.with_columns(run=pl.col("phase").rle_id().over(on))
+        .group_by(*on, "run", "phase", maintain_order=True)
+        .agg(pl.col("start_ns").min(), pl.col("end_ns").max(), ops=pl.len())
+        .with_columns(end_ns=pl.min_horizontal("end_ns", pl.col("start_ns").shift(-1).over(on)))
+        .filter(pl.col("phase").is_not_null())
+        .with_columns(lane=pl.lit(0, pl.Int32))
+    )
+    placed = {
+        key: tracks.thread(tracks.process("gpu", *key[:2]), "phases", *key)
+        for key in _keys(stretches, ("pid", "device"))
+    }
+    return _placed(stretches, ("pid", "device"), placed)
+
+
+def _keys(frame: pl.DataFrame, keys: Keys) -> Iterator[tuple[int, ...]]:
+    return frame.select(*keys, "lane").unique().sort(*keys, "lane", nulls_last=True).iter_rows()
+
+
+def _placed(
+    frame: pl.DataFrame, keys: Keys, placed: dict[tuple[int, ...], tuple[int, int]]
+) -> pl.DataFrame:
+    """Return the frame with the numbers of each row's track."""
+    on = [*keys, "lane"]
+    schema = {key: frame.schema[key] for key in on}
+    where = pl.DataFrame(
+        [(*key, *numbers) for key, numbers in placed.items()],
+        schema={**schema, "track_pid": pl.Int64, "track_tid": pl.Int64},
+        orient="row",
+    )
+    return frame.join(where, on=on, how="left", nulls_equal=True, maintain_order="left")
+
+
+def _in_lanes(ordered: pl.DataFrame, keys: Keys) -> pl.DataFrame:
+    """Return the rows with a `lane` on which none overlap; nearly every track needs only one."""
     reached = pl.col("end_ns").cum_max().shift().over(keys)
     overlaps = (pl.col("start_ns") < reached).fill_null(value=False)
     crowded = ordered.select(overlaps.any().over(keys)).to_series()
     lanes = pl.Series([0], dtype=pl.Int32).new_from_index(0, ordered.height)
     if crowded.any():
         rows = ordered.select(pl.struct(keys), "start_ns", "end_ns").filter(crowded)
-        index = crowded.arg_true()
-        lanes = lanes.scatter(index, pl.Series(_first_free(rows), dtype=pl.Int32))
+        lanes = lanes.scatter(crowded.arg_true(), pl.Series(_first_free(rows), dtype=pl.Int32))
     return ordered.with_columns(lane=lanes)
 
 
 def _first_free(rows: pl.DataFrame) -> list[int]:
-    """Return for each interval the first lane of its track that has ended when it starts."""
+    """Return for each interval the first lane of its track that is free when it starts."""
     ends: dict[tuple[object, ...], list[int]] = {}
     found = []
     for key, start, end in rows.iter_rows():
         lanes = ends.setdefault(tuple(key.values()), [])
-        lane = next((n for n, last in enumerate(lanes) if last <= start), len(lanes))
+        lane = next((number for number, last in enumerate(lanes) if last <= start), len(lanes))
         lanes[lane : lane + 1] = [end]
         found.append(lane)
     return found
 
 
-def _phases(gpu: pl.DataFrame, tracks: _Tracks) -> pl.DataFrame:
-    """Return one slice per stretch of work of one phase on a GPU, in order of start.
+# What is said of things.
 
-    Stretches are cut where the next one begins, so they may be shorter than their last kernel.
+
+def _named(linked: Linked, cpu: pl.DataFrame) -> pl.DataFrame:
+    """Return ranges and calls with `text`, their name as JSON."""
+    used = cpu.lazy().select("name_id").unique() if "name_id" in cpu.columns else None
+    if used is None:
+        return cpu.with_columns(text=pl.lit(_json("")))
+    names = linked.trace["names"].join(used, on="name_id", how="semi").collect()
+    quoted = names.select("name_id", text=_quoted(names["name"]))
+    return cpu.join(quoted, on="name_id", how="left", maintain_order="left")
+
+
+def _detailed(linked: Linked, gpu: pl.DataFrame) -> pl.DataFrame:
+    """Return GPU work with what the recording says of each op, and its names as JSON."""
+    names = linked.names.select(
+        "name_id",
+        "kind",
+        text=_quoted(linked.names["short_name"]),
+        full=_quoted(linked.names["name"]),
+        family=_quoted(linked.names["family"]),
+    )
+    table = linked.trace.get("gpu_ops")
+    details = GPU_OPS.empty(everything=True).lazy() if table is None else table
+    have = details.collect_schema()
+    kept = [name for name in _DETAILS if name in have]
+    missing = {name: pl.lit(None, pl.Int64) for name in _DETAILS if name not in have}
+    return (
+        gpu.lazy()
+        .join(details.select(kept).with_columns(**missing), on="op_id", how="left",
+              maintain_order="left")
+        .join(names.lazy(), on=["name_id", "kind"], how="left", maintain_order="left")
+        .collect()
+    )  # fmt: skip
+
+
+def _with_launches(gpu: pl.DataFrame, cpu: pl.DataFrame) -> pl.DataFrame:
+    """Return GPU work with the track of the call that launched it, null without one."""
+    schema = {name: gpu.schema[theirs] for name, theirs in zip(_CALL, _LAUNCH, strict=True)}
+    calls = cpu.filter(pl.col("cat") == "api")
+    if calls.is_empty():
+        calls = pl.DataFrame(schema={**schema, "track_pid": pl.Int64, "track_tid": pl.Int64})
+    once = calls.select(*_CALL, call_pid="track_pid", call_tid="track_tid").unique(_CALL)
+    return gpu.join(once, left_on=_LAUNCH, right_on=_CALL, how="left", maintain_order="left")
+
+
+def _quoted(texts: pl.Series) -> pl.Series:
+    return pl.Series(texts.name, [_json(_clean(text or "(unnamed)")) for text in texts], pl.String)
+
+
+def _clean(text: str) -> str:
+    """Return a text without control characters, which Perfetto's parser takes for an error."""
+    return "".join(c if c.isprintable() or ord(c) >= 0xA0 else " " for c in text)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+# The text of events, made by polars for many rows at once.
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """Writes times as microseconds with three decimals, shifted so that none is negative."""
+
+    shift_ns: int
+
+    def at(self, ns: pl.Expr) -> pl.Expr:
+        return self.us(ns.cast(pl.Int128) + self.shift_ns if self.shift_ns else ns)
+
+    def took(self) -> pl.Expr:
+        start, end = pl.col("start_ns"), pl.col("end_ns")
+        # A time before zero and a late one may be further apart than 64 bits tell.
+        return self.us(end.cast(pl.Int128) - start if self.shift_ns else end - start)
+
+    def us(self, ns: pl.Expr) -> pl.Expr:
+        whole, rest = (ns // 1000).cast(pl.String), (ns % 1000).cast(pl.String).str.zfill(3)
+        return pl.concat_str(whole, pl.lit("."), rest)
+
+
+def _clock(frames: Sequence[pl.DataFrame]) -> _Clock:
+    first = [start for frame in frames if isinstance(start := frame["start_ns"].min(), int)]
+    return _Clock(max(0, -min(first, default=0)))
+
+
+def _slice(clock: _Clock, cat: pl.Expr, name: pl.Expr, args: Sequence[pl.Expr], *more: pl.Expr) -> pl.Expr:
+    """Return a slice of `start_ns` to `end_ns` on the row's track; null args are left out."""
+    return pl.concat_str(
+        pl.lit('{"ph":"X","ts":'),
+        clock.at(pl.col("start_ns")),
+        pl.lit(',"dur":'),
+        clock.took(),
+        pl.format(',"pid":{},"tid":{},"cat":"{}","name":{}', "track_pid", "track_tid", cat, name),
+        *more,
+        pl.lit(',"args":{'),
+        pl.concat_str(*args, separator=",", ignore_nulls=True),
+        pl.lit("}}"),
+    )
+
+
+def _arg(name: str, value: pl.Expr | None = None) -> pl.Expr:
+    return pl.concat_str(pl.lit(f'"{name}":'), pl.col(name) if value is None else value)
+
+
+def _among(column: str, values: Sequence[str | None], default: str) -> pl.Expr:
+    """Return a column of few distinct texts as JSON."""
+    known = {value: _json(_clean(value)) for value in values if value}
+    text = pl.col(column).cast(pl.String)
+    if not known:
+        return pl.lit(_json(default))
+    return text.replace_strict(known, default=_json(default), return_dtype=pl.String)
+
+
+def _phase_text(clock: _Clock) -> pl.Expr:
+    name = pl.col("phase").cast(pl.String).map_elements(_json, return_dtype=pl.String)
+    return _slice(clock, pl.lit("phase"), name, [_arg("gpu_ops", pl.col("ops"))], _colour())
+
+
+def _step_text(clock: _Clock) -> pl.Expr:
+    return _slice(
+        clock,
+        pl.lit("step"),
+        pl.format('"step {}"', "step"),
+        [_arg("source", pl.format('"{}"', "source"))],
+    )
+
+
+def _cpu_text(clock: _Clock, cpu: pl.DataFrame) -> pl.Expr:
+    args = []
+    if "domain" in cpu.columns:
+        domain = _among("domain", cpu["domain"].unique().to_list(), "")
+        args = [
+            _arg("domain", pl.when(pl.col("domain") != "").then(domain)),
+            _arg("kind", pl.format('"{}"', pl.col("kind").cast(pl.String))),
+            _arg("end_tid"),
+            _arg("closed", pl.when(~pl.col("closed")).then(pl.lit("false"))),
+        ]
+    if "correlation" in cpu.columns:
+        failed = pl.when(pl.col("status") != 0).then("status")
+        args += [_arg("correlation"), _arg("status", failed)]
+    return _slice(clock, pl.col("cat"), pl.col("text").fill_null(_json("(unnamed)")), args)
+
+
+def _gpu_text(clock: _Clock, phases: Sequence[str]) -> pl.Expr:
+    """Return the op's slice, with the two ends of its launch arrow if its call is known."""
+    args = [
+        _arg("name", pl.when(pl.col("full") != pl.col("text")).then("full")),
+        _arg("family"),
+        _arg("phase", _among("phase", phases, NO_PHASE)),
+        _arg("how", pl.format('"{}"', pl.col("how").cast(pl.String))),
+        _arg("grid", pl.format('"{} x {} x {}"', "grid_x", "grid_y", "grid_z")),
+        _arg("block", pl.format('"{} x {} x {}"', "block_x", "block_y", "block_z")),
+        *map(_arg, ("registers", "shared_bytes", "bytes", "graph_id", "graph_node", "correlation")),
+    ]
+    op = _slice(clock, pl.col("kind").cast(pl.String), pl.col("text"), args, _colour())
+    return pl.concat_str(op, _arrow(clock), ignore_nulls=True)
+
+
+def _arrow(clock: _Clock) -> pl.Expr:
+    """Return the two ends of the arrow from call to op.
+
+    Perfetto binds them to the slice opened last on the track, so they stand one nanosecond inside.
     """
-    on = ["pid", "device"]
-    run = pl.col("phase").rle_id().over(on)
-    stretches = (
-        gpu.with_columns(run=run)
-        .group_by(*on, "run", "phase", maintain_order=True)
-        .agg(pl.col("start_ns").min(), pl.col("end_ns").max(), ops=pl.len())
-        .with_columns(end_ns=pl.min_horizontal("end_ns", pl.col("start_ns").shift(-1).over(on)))
-        .filter(pl.col("phase").is_not_null())
+    about = ',"cat":"launch","name":"launch","id":'
+    launch, launch_end = pl.col("launch_ns"), pl.col("launch_end_ns")
+    start, end = pl.col("start_ns"), pl.col("end_ns")
+    return pl.concat_str(
+        pl.lit(',\n{"ph":"s","ts":'),
+        clock.at(launch + (launch_end - launch > 1).cast(pl.Int64)),
+        pl.format(',"pid":{},"tid":{}' + about + "{}}", "call_pid", "call_tid", "op_id"),
+        pl.lit(',\n{"ph":"f","bp":"e","ts":'),
+        clock.at(start + (end - start > 1).cast(pl.Int64)),
+        pl.format(',"pid":{},"tid":{}' + about + "{}}", "track_pid", "track_tid", "op_id"),
     )
-    text = stretches["phase"].cast(pl.String)
-    args = (
-        pl.format('{"GPU operations":{}}', "ops")
-        if False
-        else pl.concat_str(pl.lit('{"GPU operations":'), "ops", pl.lit("}"))
-    )
-    placed = [
-        tracks.thread(tracks.process("gpu", pid, device), "phases", pid, device)
-        for pid, device in stretches.select(on).iter_rows()
-    ]
-    return _slices(stretches.with_columns(text=text, args=args, colour=_colour("phase")), placed)
 
 
-def _steps(linked: Linked, tracks: _Tracks) -> pl.DataFrame:
-    """Return one slice per step, on a track of its process."""
-    steps = linked.steps.sort("start_ns", "pid", "step")
-    text = pl.format("step {}", "step")
-    args = pl.concat_str(pl.lit('{"from":"'), "source", pl.lit('"}'))
-    placed = [
-        tracks.thread(tracks.process("host", pid, real=pid), "steps", pid) for pid in steps["pid"]
-    ]
-    frame = steps.with_columns(text=text, args=args, colour=pl.lit(None, pl.String))
-    # Steps follow one another; where a recording says otherwise, they end where the next begins.
-    following = pl.col("start_ns").shift(-1).over("pid")
-    return _slices(frame.with_columns(end_ns=pl.min_horizontal("end_ns", following)), placed)
+def _colour() -> pl.Expr:
+    colours = {phase: f',"cname":"{name}"' for phase, name in _COLOURS.items()}
+    phase = pl.col("phase").cast(pl.String)
+    return phase.replace_strict(colours, default="", return_dtype=pl.String)
+
+
+EXPORTER = Exporter(
+    write,
+    suffix=".perfetto.json.gz",
+    use="Open it at https://ui.perfetto.dev: your browser reads the file, nothing is uploaded.",
+)

@@ -110,7 +110,7 @@ def link(trace: Trace, cut: Cut | None = None) -> Linked:
     names = op_names(trace, work)
     by_execution = cut.attribution == "execution"
     work, source = assigned(trace, work, names, known, by_execution=by_execution)
-    linked = Linked(trace, work, names, steps(trace), known.phases(), source)
+    linked = Linked(trace, work, names, steps(trace, work, source), known.phases(), source)
     return _cut(linked, cut)
 
 

@@ -20,6 +20,7 @@ _STEP: Final = re.compile(
     re.IGNORECASE,
 )
 _OTHER_STEPS: Final = re.compile(r"opti|opt[ _.]|scheduler|scaler", re.IGNORECASE)
+_SHORTEST_RUN: Final = 16
 _DIGITS: Final = r"\d+"
 SCHEMA: Final = {
     "step": pl.Int32,
@@ -31,18 +32,26 @@ SCHEMA: Final = {
 }
 
 
-def steps(trace: Trace) -> pl.DataFrame:
+def steps(trace: Trace, ops: pl.DataFrame, phase_source: str) -> pl.DataFrame:
     """Return the steps of each process, numbered from 0 in order of start.
 
-    Columns: step, name (the range's; null without one), pid, start_ns, end_ns and source: `ranges` where a range marks the step, `phases` where it was put together from
-    repeated phase ranges. Of several layers of step-like ranges, the one that repeats most
-    often under one parent counts, the outermost if several do.
+    Columns: step, name (the range's; null without one), pid, start_ns, end_ns and source:
+
+    - `ranges`: a range marks the step. Of several layers of step-like ranges, the one that
+      repeats most often under one parent counts, the outermost if several do.
+    - `phases`: put together from repeated phase ranges.
+    - `launches`: put together from the launches of inferred phases; the first one begins with
+      whatever was launched before it.
     """
+    found = pl.DataFrame(schema=SCHEMA)
     ranges = trace.get("ranges")
-    if ranges is None:
-        return pl.DataFrame(schema=SCHEMA)
-    marked = _marked(trace, ranges)
-    return marked if marked.height else _from_phases(trace)
+    if ranges is not None:
+        found = _marked(trace, ranges)
+    if found.is_empty() and phase_source == "ranges":
+        found = _from_phases(trace)
+    if found.is_empty() and phase_source == "inferred":
+        found = _from_launches(ops)
+    return found
 
 
 def _marked(trace: Trace, ranges: pl.LazyFrame) -> pl.DataFrame:
@@ -83,6 +92,35 @@ def _from_phases(trace: Trace) -> pl.DataFrame:
     # A single cycle is no repetition, and so no step.
     repeated = {row[2] for row in rows if row[0]}
     return pl.DataFrame([r for r in rows if r[2] in repeated], schema=SCHEMA, orient="row")
+
+
+def _from_launches(ops: pl.DataFrame) -> pl.DataFrame:
+    """Return steps as cycles of the phases that work was launched in, run by run."""
+    launched = ops.lazy().filter(pl.col("phase").is_not_null(), pl.col("kind") == "kernel")
+    phase = pl.col("phase").to_physical()
+
+    def run(pieces: pl.LazyFrame) -> pl.LazyFrame:
+        changed = (phase != phase.shift()).fill_null(value=True) | (
+            pl.col("pid") != pl.col("pid").shift()
+        )
+        return (
+            pieces.sort("pid", "launch_ns")
+            .with_columns(run=changed.cum_sum())
+            .group_by("pid", "run", "phase")
+            .agg(pl.col("launch_ns").min(), pl.col("last_ns").max(), pl.col("kernels").sum())
+        )
+
+    single = launched.select("pid", "phase", "launch_ns", last_ns="launch_ns", kernels=1)
+    # A stray kernel of one phase amid another does not end it.
+    runs = run(run(single).filter(pl.col("kernels") >= _SHORTEST_RUN)).sort("pid", "launch_ns")
+    rows: list[tuple[object, ...]] = []
+    for (pid,), of_process in runs.collect().group_by("pid", maintain_order=True):
+        phases = of_process["phase"].to_physical().to_list()
+        ends = [i + 1 for i, code in enumerate(phases) if code == max(phases)]
+        for number, (first, last) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+            start, end = of_process["launch_ns"][first], of_process["last_ns"][last - 1] + 1
+            rows.append((number, None, pid, start, end, "launches"))
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
 def _cycles(phases: Sequence[PhaseRange], forward: int) -> list[list[PhaseRange]]:

@@ -17,7 +17,7 @@ TABLE = Table(
         Column("std_ns", "std", "ns"),
     ),
     note=(
-        "What ran inside a graph was not recorded: record with nsys profile --cuda-graph- "
-        "trace=node to see it (it slows the program)."
+        "What ran inside a graph was not recorded: nsys profile --cuda-graph-trace=node records "
+        "it, and slows the program down."
     ),
 )
