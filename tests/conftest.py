@@ -27,6 +27,21 @@ TERMINAL = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--update-samples`, which rewrites the expected tables of our own recordings."""
+    parser.addoption(
+        "--update-samples",
+        action="store_true",
+        help="write samples/*/expected/*.csv anew; explain every difference in the pull request",
+    )
+
+
+@pytest.fixture
+def update_samples(request: pytest.FixtureRequest) -> bool:
+    """Return whether the expected tables are to be written anew."""
+    return bool(request.config.getoption("--update-samples"))
+
+
 @pytest.fixture(autouse=True)
 def _a_machine_of_its_own(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory

@@ -120,7 +120,9 @@ def test_a_folder_whose_file_changed_is_read_again(tmp_path: Path) -> None:
         assert table(link(open_trace(folder)), "totals")[0]["kernel_time_ns"] == took
 
 
-@pytest.mark.parametrize("damage", ["truncated", "garbage", "holed", "gone", "manifest", "not json"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "garbage", "holed", "gone", "manifest", "not json"]
+)
 def test_a_broken_entry_is_not_used(path: Path, cache: Path, damage: str) -> None:
     first = everything(open_trace(path))
     (entry,) = cache.iterdir()
@@ -143,7 +145,9 @@ def test_a_broken_entry_is_not_used(path: Path, cache: Path, damage: str) -> Non
     assert everything(open_trace(path)) == first
 
 
-def test_a_broken_entry_is_replaced(path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_entry_is_replaced(
+    path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = everything(open_trace(path))
     (entry,) = cache.iterdir()
     (entry / "trace.json").write_text("{}")

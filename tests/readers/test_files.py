@@ -81,9 +81,7 @@ def test_a_name_that_is_not_utf_8_will_do(tmp_path: Path, trace: Nsys) -> None:
 
 @pytest.mark.parametrize("name", ["run_pqtdir", "what?#[dir]*", "a b/день"])
 @pytest.mark.parametrize("write", ["write_parquet", "write_arrow"])
-def test_folders_of_any_name_will_do(
-    tmp_path: Path, trace: Nsys, write: str, name: str
-) -> None:
+def test_folders_of_any_name_will_do(tmp_path: Path, trace: Nsys, write: str, name: str) -> None:
     assert times(getattr(trace, write)(tmp_path / name)) == TRUE
 
 
@@ -199,7 +197,9 @@ def test_a_file_that_may_not_be_read_says_how_to_change_that(tmp_path: Path, tra
 def test_a_missing_file_is_named_with_the_nearest_one(tmp_path: Path, trace: Nsys) -> None:
     trace.write(tmp_path / "run.sqlite")
 
-    with pytest.raises(UnreadableError, match=r"no file .*runn\.sqlite.*Did you mean .*run\.sqlite"):
+    with pytest.raises(
+        UnreadableError, match=r"no file .*runn\.sqlite.*Did you mean .*run\.sqlite"
+    ):
         open_trace(tmp_path / "runn.sqlite")
 
 

@@ -41,7 +41,6 @@ FILES = (
     "trixi-v100-2023",
     "weather-4060-2025.5",
 )
-WITHOUT_PHASE_NAMES = {"gpt2-xl-ctx256-a100-fwd-bwd": (39_286, 4_806_111_473)}
 PARQUET = ("gpt2-small-ctx256-a100-train", "gpt2-xl-ctx256-a100-fwd-bwd")
 
 
@@ -97,28 +96,33 @@ def test_as_many_launches_are_missing_as_were_not_recorded(recording: tuple[Link
 
 def test_phases_are_true_where_ranges_name_them(recording: tuple[Linked, Any]) -> None:
     of, truth = recording
-    if "phases" not in truth:
-        pytest.skip("no range of this recording names a phase")
     found = {
         str(row["phase"]): [row["kernels"], row["kernel_time_ns"]]
         for row in table(of, "phases")
         if row["kernels"]
     }
 
-    assert of.phase_source == "ranges"
-    assert found == truth["phases"]
+    if "phases" in truth:
+        assert (of.phase_source, found) == ("ranges", truth["phases"])
+    else:
+        assert of.phase_source in ("inferred", "none") or not truth["kernels"]
 
 
-def test_what_the_autograd_thread_launches_is_backward(recording: tuple[Linked, Any]) -> None:
-    of, truth = recording
-    name = of.trace.source.path.stem
-    if name not in WITHOUT_PHASE_NAMES:
-        pytest.skip("ranges name the phases, or this is no training")
-    backward = next(row for row in table(of, "phases") if row["phase"] == "backward")
+def test_what_the_autograd_thread_launches_is_backward_without_names(corpus: Path) -> None:
+    of = linked(corpus / "nsys" / "gpt2-xl-ctx256-a100-fwd-bwd.sqlite")
+    phases = {row["phase"]: (row["kernels"], row["kernel_time_ns"]) for row in table(of, "phases")}
 
     assert of.phase_source == "inferred"
-    assert [backward["kernels"], backward["kernel_time_ns"]] == truth["autograd_thread"]
-    assert (backward["kernels"], backward["kernel_time_ns"]) == WITHOUT_PHASE_NAMES[name]
+    assert phases["backward"] == (39_286, 4_806_111_473)
+    assert phases["forward"] == (61_255 - 39_286, 7_031_615_123 - 4_806_111_473)
+
+
+def test_all_gemms_of_one_step_of_the_forward_pass_are_forward(corpus: Path) -> None:
+    """The table printed in document 002 has 88 of the 241 in backward: it went by GPU time."""
+    of = linked(corpus / "nsys" / "gpt2-xl-ctx256-a100-fwd-bwd.sqlite", phases=("forward",))
+    (gemm,) = [row for row in table(of, "kernels") if row["name"] == "ampere_sgemm_128x64_tn"]
+
+    assert gemm["calls"] == 8 * 241
 
 
 def test_phases_and_families_add_up_to_the_totals(recording: tuple[Linked, Any]) -> None:

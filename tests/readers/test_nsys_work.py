@@ -377,7 +377,9 @@ def test_two_machines_in_one_report_do_not_share_a_process(tmp_path: Path) -> No
     trace.insert("CUPTI_ACTIVITY_KIND_KERNEL", {**kernel_row(trace, "on other"), "correlationId": 1,
                  "globalPid": other.global_pid, "start": 50, "end": 70})  # fmt: skip
 
-    phases = {row["phase"]: row["kernel_time_ns"] for row in table(linked(trace, tmp_path), "phases")}
+    phases = {
+        row["phase"]: row["kernel_time_ns"] for row in table(linked(trace, tmp_path), "phases")
+    }
 
     assert phases == {"forward": 10, None: 20}
 

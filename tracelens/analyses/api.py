@@ -6,7 +6,10 @@ import polars as pl
 
 from tracelens.analyses import Analysis
 from tracelens.analyses.kernels import spread
-from tracelens.links.linked import Linked
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tracelens.links.linked import Linked
 
 _VERSION = r"_v\d+(_ptsz|_ptds)?$"
 
@@ -16,6 +19,7 @@ def plain_name(name: pl.Expr) -> pl.Expr:
     return name.str.replace(_VERSION, "")
 
 
+@Analysis
 def api(linked: Linked) -> pl.DataFrame:
     """Return one row per function, most time first; `share` is of the time in all calls, 0..1."""
     named = linked.calls().join(linked.trace["names"], on="name_id", how="left")
@@ -29,4 +33,4 @@ def api(linked: Linked) -> pl.DataFrame:
     )
 
 
-ANALYSIS = Analysis(api)
+ANALYSIS = api

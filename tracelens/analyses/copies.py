@@ -5,9 +5,13 @@ from __future__ import annotations
 import polars as pl
 
 from tracelens.analyses import Analysis
-from tracelens.links.linked import Linked
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tracelens.links.linked import Linked
 
 
+@Analysis
 def copies(linked: Linked) -> pl.DataFrame:
     """Return one row per direction, most time first; bandwidth is bytes over summed time."""
     took = pl.col("end_ns") - pl.col("start_ns")
@@ -35,4 +39,4 @@ def copies(linked: Linked) -> pl.DataFrame:
     )
 
 
-ANALYSIS = Analysis(copies)
+ANALYSIS = copies

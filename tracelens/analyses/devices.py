@@ -5,11 +5,15 @@ from __future__ import annotations
 import polars as pl
 
 from tracelens.analyses import Analysis
-from tracelens.links.linked import Linked
 from tracelens.trace.intervals import busy
 from tracelens.trace.schema import DEVICES
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tracelens.links.linked import Linked
 
 
+@Analysis
 def devices(linked: Linked) -> pl.DataFrame:
     """Return one row per device with work; facts are null where the recording has none."""
     table = linked.trace.get("devices")
@@ -41,4 +45,4 @@ def devices(linked: Linked) -> pl.DataFrame:
     )
 
 
-ANALYSIS = Analysis(devices)
+ANALYSIS = devices

@@ -5,9 +5,13 @@ from __future__ import annotations
 import polars as pl
 
 from tracelens.analyses import Analysis
-from tracelens.links.linked import Linked
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tracelens.links.linked import Linked
 
 
+@Analysis
 def families(linked: Linked) -> pl.DataFrame:
     """Return one row per phase and family, largest first inside a phase.
 
@@ -39,4 +43,4 @@ def families(linked: Linked) -> pl.DataFrame:
     )
 
 
-ANALYSIS = Analysis(families)
+ANALYSIS = families

@@ -7,10 +7,14 @@ import polars as pl
 from tracelens.analyses import Analysis
 from tracelens.analyses.longest_gaps import with_neighbours
 from tracelens.links.idle import idle
-from tracelens.links.linked import Linked
 from tracelens.trace.store import remembered
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tracelens.links.linked import Linked
 
 
+@Analysis
 def gaps(linked: Linked) -> pl.DataFrame:
     """Return one row per device and cause, most idle time first.
 
@@ -42,4 +46,4 @@ def _gaps(linked: Linked) -> pl.DataFrame:
     )
 
 
-ANALYSIS = Analysis(gaps)
+ANALYSIS = gaps

@@ -6,9 +6,13 @@ import polars as pl
 
 from tracelens.analyses import Analysis
 from tracelens.analyses.kernels import spread
-from tracelens.links.linked import Linked
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tracelens.links.linked import Linked
 
 
+@Analysis
 def graphs(linked: Linked) -> pl.DataFrame:
     """Return one row per graph and device, most time first; what ran inside is not recorded."""
     details = linked.trace.get("gpu_ops")
@@ -22,4 +26,4 @@ def graphs(linked: Linked) -> pl.DataFrame:
     return table.sort("total_ns", "graph_id", descending=[True, False]).collect()
 
 
-ANALYSIS = Analysis(graphs)
+ANALYSIS = graphs

@@ -5,7 +5,10 @@ from __future__ import annotations
 import polars as pl
 
 from tracelens.analyses import Analysis
-from tracelens.links.linked import Linked
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tracelens.links.linked import Linked
 
 
 def spread(took: pl.Expr) -> dict[str, pl.Expr]:
@@ -21,6 +24,7 @@ def spread(took: pl.Expr) -> dict[str, pl.Expr]:
     }
 
 
+@Analysis
 def kernels(linked: Linked) -> pl.DataFrame:
     """Return one row per kernel name, most time first; `share` is of all kernel time, 0..1."""
     share = pl.col("total_ns") / pl.col("total_ns").sum()
@@ -40,4 +44,4 @@ def kernels(linked: Linked) -> pl.DataFrame:
     )  # fmt: skip
 
 
-ANALYSIS = Analysis(kernels)
+ANALYSIS = kernels

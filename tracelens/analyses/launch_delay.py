@@ -6,9 +6,13 @@ import polars as pl
 
 from tracelens.analyses import Analysis
 from tracelens.errors import NothingToShowError
-from tracelens.links.linked import Linked
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tracelens.links.linked import Linked
 
 
+@Analysis
 def launch_delay(linked: Linked) -> pl.DataFrame:
     """Return one row per kernel name with linked launches, most time first.
 
@@ -46,4 +50,4 @@ def launch_delay(linked: Linked) -> pl.DataFrame:
     )
 
 
-ANALYSIS = Analysis(launch_delay)
+ANALYSIS = launch_delay

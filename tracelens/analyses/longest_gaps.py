@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TYPE_CHECKING
 
 import polars as pl
 
 from tracelens.analyses import Analysis
 from tracelens.analyses.api import plain_name
 from tracelens.links.idle import idle
-from tracelens.links.linked import Linked
+
+if TYPE_CHECKING:
+    from tracelens.links.linked import Linked
 
 MOST: Final = 1000
 
 
+@Analysis
 def longest_gaps(linked: Linked) -> pl.DataFrame:
     """Return the `MOST` longest idle times with the names of the ops around them, longest first.
 
@@ -52,4 +55,4 @@ def with_neighbours(linked: Linked, rows: pl.DataFrame) -> pl.DataFrame:
     return joined.join(called.collect(), on="last_row", **keep)  # type: ignore[arg-type]
 
 
-ANALYSIS = Analysis(longest_gaps)
+ANALYSIS = longest_gaps

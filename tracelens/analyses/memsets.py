@@ -6,9 +6,13 @@ import polars as pl
 
 from tracelens.analyses import Analysis
 from tracelens.analyses.kernels import spread
-from tracelens.links.linked import Linked
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tracelens.links.linked import Linked
 
 
+@Analysis
 def memsets(linked: Linked) -> pl.DataFrame:
     """Return one row per device."""
     details = linked.trace.get("gpu_ops")
@@ -21,4 +25,4 @@ def memsets(linked: Linked) -> pl.DataFrame:
     return sets.group_by("device").agg(**spread(took), bytes=sizes).sort("device").collect()
 
 
-ANALYSIS = Analysis(memsets)
+ANALYSIS = memsets

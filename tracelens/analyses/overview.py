@@ -7,7 +7,7 @@ from typing import Final
 import polars as pl
 
 from tracelens.analyses import Analysis
-from tracelens.analyses.families import ANALYSIS as families
+from tracelens.analyses.families import families
 from tracelens.links.linked import NO_PHASE, Linked
 
 GROUPS: Final = {
@@ -23,6 +23,7 @@ GROUPS: Final = {
 }
 
 
+@Analysis
 def overview(linked: Linked) -> pl.DataFrame:
     """Return one row per phase with the share of its kernel and graph time in each group, 0..1."""
     groups = {family: group for group, members in GROUPS.items() for family in members}
@@ -39,4 +40,4 @@ def overview(linked: Linked) -> pl.DataFrame:
     )
 
 
-ANALYSIS = Analysis(overview)
+ANALYSIS = overview

@@ -5,10 +5,14 @@ from __future__ import annotations
 import polars as pl
 
 from tracelens.analyses import Analysis
-from tracelens.links.linked import Linked
 from tracelens.trace.intervals import busy
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tracelens.links.linked import Linked
 
 
+@Analysis
 def phases(linked: Linked) -> pl.DataFrame:
     """Return one row per phase, in the order of training; a null phase is work in none.
 
@@ -45,4 +49,4 @@ def phases(linked: Linked) -> pl.DataFrame:
     ).collect()
 
 
-ANALYSIS = Analysis(phases)
+ANALYSIS = phases

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TYPE_CHECKING
 
 import polars as pl
 
 from tracelens.analyses import Analysis
-from tracelens.links.linked import Linked
 from tracelens.links.scopes import work_inside
+
+if TYPE_CHECKING:
+    from tracelens.links.linked import Linked
 
 _EMIT_NVTX: Final = r", (?:(?:stashed )?seq|op_id) ?= ?\d+|, (?:sizes|input_op_ids) ?= ?\[.*\]"
 
 
+@Analysis
 def ranges(linked: Linked) -> pl.DataFrame:
     """Return one row per range name and domain, most kernel time first.
 
@@ -58,4 +61,4 @@ def _inside_its_own_name(instances: pl.DataFrame) -> pl.Series:
     return instances["range_id"].is_in(pl.concat(found).implode())
 
 
-ANALYSIS = Analysis(ranges)
+ANALYSIS = ranges

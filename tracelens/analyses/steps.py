@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TYPE_CHECKING
 
 import polars as pl
 
 from tracelens.analyses import Analysis
 from tracelens.errors import NothingToShowError
-from tracelens.links.linked import Linked
 from tracelens.trace.intervals import at, busy, innermost
+
+if TYPE_CHECKING:
+    from tracelens.links.linked import Linked
 
 _PHASES: Final = ("forward", "backward", "optimizer")
 
 
+@Analysis
 def steps(linked: Linked) -> pl.DataFrame:
     """Return one row per step and process, in order.
 
@@ -65,4 +68,4 @@ def with_step(linked: Linked) -> pl.DataFrame:
     return ops
 
 
-ANALYSIS = Analysis(steps)
+ANALYSIS = steps

@@ -5,12 +5,16 @@ from __future__ import annotations
 import polars as pl
 
 from tracelens.analyses import Analysis
-from tracelens.links.linked import Linked
 from tracelens.trace.intervals import busy
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tracelens.links.linked import Linked
 
 _KEYS = ("device", "pid", "context", "stream")
 
 
+@Analysis
 def streams(linked: Linked) -> pl.DataFrame:
     """Return one row per stream, busiest first.
 
@@ -50,8 +54,8 @@ def _beside(
         return 0
     this = pl.all_horizontal(pl.col(key).eq_missing(stream[key]) for key in _KEYS)
     others = ops.lazy().filter(pl.col("device") == stream["device"], ~this)
-    rest = busy(others).select("busy_ns").collect().item()
+    rest: int = busy(others).select("busy_ns").collect().item()
     return stream["busy_ns"] + rest - whole[stream["device"]]
 
 
-ANALYSIS = Analysis(streams)
+ANALYSIS = streams

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TYPE_CHECKING
 
 import polars as pl
 
 from tracelens.analyses import Analysis
-from tracelens.links.linked import Linked
 from tracelens.trace.intervals import busy
 from tracelens.trace.store import remembered
+
+if TYPE_CHECKING:
+    from tracelens.links.linked import Linked
 
 _KINDS: Final = {
     "kernel": ("kernels", "kernel_time_ns"),
@@ -19,6 +21,7 @@ _KINDS: Final = {
 }
 
 
+@Analysis
 def totals(linked: Linked) -> pl.DataFrame:
     """Return one row.
 
@@ -47,4 +50,4 @@ def _totals(linked: Linked) -> pl.DataFrame:
     )
 
 
-ANALYSIS = Analysis(totals)
+ANALYSIS = totals

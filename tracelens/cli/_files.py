@@ -39,7 +39,7 @@ def recordings(paths: Iterable[Path]) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterable[Path]:
-    """Return files and folders up to two levels down; a folder that is a recording is not entered."""
+    """Return files and folders up to two levels down; one that is a recording is not entered."""
     from tracelens.readers.open import is_recording
 
     level = [folder]

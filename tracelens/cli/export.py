@@ -48,7 +48,7 @@ _SUFFIXES: Final = (".gz", ".zst", ".sqlite", ".db", ".nsys-rep", ".qdrep", ".js
 )
 @click.option("--step", type=int, metavar="N", help="Only work launched in step N (from 0).")
 @click.option("--device", type=int, metavar="N", help="Only work of this CUDA device.")
-def export(
+def export(  # noqa: PLR0917
     path: Path,
     target: str,
     output: Path | None,

@@ -110,7 +110,7 @@ class _Names(click.ParamType[str]):
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to this file.")
 @click.option("--force", is_flag=True, help="Overwrite the output file.")
 @click.option("--no-cache", is_flag=True, help="Read the recording itself, and leave no cache.")
-def summarize(  # noqa: PLR0913
+def summarize(  # noqa: PLR0917 (click passes them by keyword)
     paths: tuple[Path, ...],
     tables: tuple[str, ...],
     phases: tuple[str, ...],

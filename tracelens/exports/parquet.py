@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from tracelens import __version__
-from tracelens.exports import Exporter, Progress, no_progress
+from tracelens.exports import Exporter, Progress, calls, no_progress
 from tracelens.readers.parquet import LAYOUT, MANIFEST, MARK, is_export
 from tracelens.trace.schema import TABLES
 
@@ -41,20 +41,33 @@ def write(linked: Linked, path: Path, /, *, progress: Progress = no_progress) ->
 
 def _tables(linked: Linked) -> dict[str, pl.LazyFrame]:
     tables = {name: linked.trace[name] for name in TABLES if name in linked.trace}
+    api = calls(linked)
     if "gpu_ops" in tables:
-        found = linked.ops.lazy().select("op_id", *ATTRIBUTION)
         tables["gpu_ops"] = tables["gpu_ops"].join(
-            found, on="op_id", how="inner", validate="1:1", maintain_order="left"
+            _attributed(linked, api), on="op_id", maintain_order="left"
         )
+    if api is not None:
+        tables["api"] = api.lazy().drop("launch_row")
     if "names" in tables:
         tables["names"] = tables["names"].join(
             _work(linked.names), on="name_id", how="left", maintain_order="left"
         )
-    if "api" in tables:
-        tables["api"] = linked.calls()
     if "ranges" in tables and linked.spans is not None:
         tables["ranges"] = _reaching_into(tables["ranges"], linked.spans)
     return tables
+
+
+def _attributed(linked: Linked, api: pl.DataFrame | None) -> pl.LazyFrame:
+    """Return the op_id and `ATTRIBUTION` of every op in the cut."""
+    if api is None:
+        schema = {"launch_end_ns": pl.Int64, "launch_name_id": pl.Int32}
+        found = linked.ops.lazy().with_columns(pl.lit(None, t).alias(n) for n, t in schema.items())
+    else:
+        launched = api.lazy().select(
+            "launch_row", launch_end_ns=pl.col("end_ns"), launch_name_id=pl.col("name_id")
+        )
+        found = linked.ops.lazy().join(launched, on="launch_row", how="left", maintain_order="left")
+    return found.select("op_id", *ATTRIBUTION)
 
 
 def _work(names: pl.DataFrame) -> pl.LazyFrame:
@@ -129,7 +142,7 @@ def _manifest(linked: Linked, tables: tuple[str, ...]) -> dict[str, Any]:
 EXPORTER = Exporter(
     write,
     suffix=".tracelens",
-    use='Read it with: polars.scan_parquet("{path}/gpu_ops.parquet"), or: tracelens summarize {path}',
+    use='Read it with polars.scan_parquet({path!r} + "/gpu_ops.parquet") or tracelens summarize.',
     folder=True,
     is_ours=is_export,
 )

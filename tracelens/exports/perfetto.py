@@ -1,4 +1,4 @@
-"""A timeline for ui.perfetto.dev: threads with ranges and calls, GPU streams, launch arrows, phases.
+"""A timeline for ui.perfetto.dev: ranges and calls, GPU streams, launch arrows and phases.
 
 The file is JSON in Chrome's trace event format. Perfetto drops a slice that overlaps another one
 on its track without nesting in it, so whatever overlaps gets a track of its own; and it drops
@@ -17,10 +17,10 @@ import polars as pl
 
 from tracelens import __version__
 from tracelens.errors import NothingToShowError
-from tracelens.exports import Exporter, Progress, no_progress
+from tracelens.exports import Exporter, Progress, calls, no_progress
 from tracelens.links.linked import NO_PHASE
 from tracelens.trace.nesting import nested
-from tracelens.trace.schema import GPU_OPS
+from tracelens.trace.schema import API, GPU_OPS, RANGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
     from tracelens.links.linked import Linked
 
+    Key = tuple[str, tuple[object, ...]]
     Keys = tuple[str, ...]
+    Numbers = tuple[int, int]
 
 _ROWS: Final = 50_000
 _COMPRESSION: Final = 4  # half the time of the default level, for a tenth more bytes
@@ -43,8 +45,6 @@ _COLOURS: Final = {
 
 _THREAD: Final = ("pid", "tid")
 _STREAM: Final = ("pid", "device", "context", "stream")
-_CALL: Final = ("pid", "tid", "start_ns", "end_ns", "name_id")
-_LAUNCH: Final = ("pid", "launch_tid", "launch_ns", "launch_end_ns", "launch_name_id")
 _DETAILS: Final = (
     "op_id", "correlation", "bytes", "graph_id", "graph_node", "grid_x", "grid_y", "grid_z",
     "block_x", "block_y", "block_z", "registers", "shared_bytes",
@@ -87,7 +87,9 @@ def write(linked: Linked, path: Path, /, *, progress: Progress = no_progress) ->
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[str]]:
     if path.suffix == ".gz":
-        with gzip.open(path, "wt", compresslevel=_COMPRESSION, encoding="utf-8", newline="") as file:
+        with gzip.open(
+            path, "wt", compresslevel=_COMPRESSION, encoding="utf-8", newline=""
+        ) as file:
             yield file
     else:
         with path.open("w", encoding="utf-8", newline="") as file:
@@ -117,19 +119,21 @@ class _Tracks:
     Real ids are kept where they can be used and are not taken; the keys say what a track is.
     """
 
-    processes: dict[tuple[object, ...], int] = field(default_factory=dict)
-    threads: dict[tuple[object, ...], tuple[int, int]] = field(default_factory=dict)
+    processes: dict[Key, int] = field(default_factory=dict)
+    threads: dict[Key, Numbers] = field(default_factory=dict)
     _taken: set[int] = field(default_factory=set)
     _next: int = _FIRST_MADE_UP
 
-    def process(self, *key: object, real: object = None) -> int:
+    def process(self, kind: str, *of: object, real: object = None) -> int:
         """Return the number of a process."""
+        key = (kind, of)
         if key not in self.processes:
             self.processes[key] = self._number(real)
         return self.processes[key]
 
-    def thread(self, process: int, *key: object, real: object = None) -> tuple[int, int]:
+    def thread(self, process: int, kind: str, *of: object, real: object = None) -> Numbers:
         """Return the numbers of process and track; a main thread bears its process's."""
+        key = (kind, of)
         if key not in self.threads:
             main = real == process and (process, process) not in self.threads.values()
             self.threads[key] = (process, process if main else self._number(real))
@@ -146,13 +150,13 @@ class _Tracks:
 
     def described(self, linked: Linked) -> list[str]:
         """Return the events that name processes and threads, in the order of their making."""
-        label = _Labels(linked, several=len({key[1] for key in self.processes}) > 1)
+        label = _Labels(linked, several=len({of[0] for _, of in self.processes}) > 1)
         lines = []
-        for order, (key, pid) in enumerate(self.processes.items()):
-            lines.append(_metadata("process_name", pid, None, label.process(*key)))
+        for order, ((kind, of), pid) in enumerate(self.processes.items()):
+            lines.append(_metadata("process_name", pid, None, label.process(kind, *of)))
             lines.append(_metadata("process_sort_index", pid, None, order))
-        for order, (key, (pid, tid)) in enumerate(self.threads.items()):
-            lines.append(_metadata("thread_name", pid, tid, label.track(*key)))
+        for order, ((kind, of), (pid, tid)) in enumerate(self.threads.items()):
+            lines.append(_metadata("thread_name", pid, tid, label.track(kind, *of)))
             lines.append(_metadata("thread_sort_index", pid, tid, order))
         return lines
 
@@ -164,9 +168,7 @@ class _Labels:
         threads, devices = linked.trace.get("threads"), linked.trace.get("devices")
         named = [] if threads is None else threads.collect().iter_rows()
         gpus = (
-            []
-            if devices is None
-            else devices.select("pid", "device", "name").collect().iter_rows()
+            [] if devices is None else devices.select("pid", "device", "name").collect().iter_rows()
         )
         self._threads = {(pid, tid): name for pid, tid, name in named if name}
         self._gpus = {(pid, device): name for pid, device, name in gpus if name}
@@ -201,20 +203,21 @@ def _known(number: object) -> str:
 def _metadata(name: str, pid: int, tid: int | None, value: str | int) -> str:
     args = {"name": _clean(value)} if isinstance(value, str) else {"sort_index": value}
     thread = {} if tid is None else {"tid": tid}
-    return _json({"ph": "M", "ts": 0, "pid": pid, **thread, "name": name, "args": args})
+    return _json({"ph": "M", "pid": pid, **thread, "name": name, "args": args})
 
 
 def _on_threads(linked: Linked, tracks: _Tracks) -> pl.DataFrame:
     """Return ranges and API calls with their tracks; a call nests in the range that made it."""
-    schema = {"start_ns": pl.Int64, "end_ns": pl.Int64, "pid": pl.Int32, "tid": pl.Int32}
-    parts = [pl.DataFrame(schema={**schema, "cat": pl.String})]
+    parts = [
+        pl.DataFrame(
+            schema={**RANGES.schema(), **API.schema(), "launch_row": pl.UInt32, "cat": pl.String}
+        )
+    ]
     if "ranges" in linked.trace:
-        parts.append(linked.ranges().drop("range_id", "depth", "lane", "parent").collect())
-    if "api" in linked.trace:
-        parts.append(linked.calls().collect())
-    cats = ("", "range", "api")
-    named = [part.with_columns(cat=pl.lit(cat)) for part, cat in zip(parts, cats, strict=False)]
-    both = nested(pl.concat(named, how="diagonal_relaxed")).drop("range_id", "depth", "parent")
+        parts.append(linked.ranges().with_columns(cat=pl.lit("range")).collect())
+    if (api := calls(linked)) is not None:
+        parts.append(api.with_columns(cat=pl.lit("api")))
+    both = nested(pl.concat(parts, how="diagonal_relaxed")).drop("range_id", "depth", "parent")
     placed = {
         key: tracks.thread(
             tracks.process("host", key[0], real=key[0]),
@@ -273,7 +276,7 @@ def _keys(frame: pl.DataFrame, keys: Keys) -> Iterator[tuple[int, ...]]:
 
 
 def _placed(
-    frame: pl.DataFrame, keys: Keys, placed: dict[tuple[int, ...], tuple[int, int]]
+    frame: pl.DataFrame, keys: Keys, placed: dict[tuple[int, ...], Numbers]
 ) -> pl.DataFrame:
     """Return the frame with the numbers of each row's track."""
     on = [*keys, "lane"]
@@ -315,10 +318,7 @@ def _first_free(rows: pl.DataFrame) -> list[int]:
 
 def _named(linked: Linked, cpu: pl.DataFrame) -> pl.DataFrame:
     """Return ranges and calls with `text`, their name as JSON."""
-    used = cpu.lazy().select("name_id").unique() if "name_id" in cpu.columns else None
-    if used is None:
-        return cpu.with_columns(text=pl.lit(_json("")))
-    names = linked.trace["names"].join(used, on="name_id", how="semi").collect()
+    names = linked.trace["names"].join(cpu.lazy(), on="name_id", how="semi").collect()
     quoted = names.select("name_id", text=_quoted(names["name"]))
     return cpu.join(quoted, on="name_id", how="left", maintain_order="left")
 
@@ -347,13 +347,14 @@ def _detailed(linked: Linked, gpu: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_launches(gpu: pl.DataFrame, cpu: pl.DataFrame) -> pl.DataFrame:
-    """Return GPU work with the track of the call that launched it, null without one."""
-    schema = {name: gpu.schema[theirs] for name, theirs in zip(_CALL, _LAUNCH, strict=True)}
-    calls = cpu.filter(pl.col("cat") == "api")
-    if calls.is_empty():
-        calls = pl.DataFrame(schema={**schema, "track_pid": pl.Int64, "track_tid": pl.Int64})
-    once = calls.select(*_CALL, call_pid="track_pid", call_tid="track_tid").unique(_CALL)
-    return gpu.join(once, left_on=_LAUNCH, right_on=_CALL, how="left", maintain_order="left")
+    """Return GPU work with the call that launched it: its track and times, null without one."""
+    calls = cpu.filter(pl.col("launch_row").is_not_null()).select(
+        "launch_row",
+        call_pid="track_pid",
+        call_tid="track_tid",
+        launch_took_ns=pl.col("end_ns") - pl.col("start_ns"),
+    )
+    return gpu.join(calls, on="launch_row", how="left", maintain_order="left")
 
 
 def _quoted(texts: pl.Series) -> pl.Series:
@@ -396,7 +397,9 @@ def _clock(frames: Sequence[pl.DataFrame]) -> _Clock:
     return _Clock(max(0, -min(first, default=0)))
 
 
-def _slice(clock: _Clock, cat: pl.Expr, name: pl.Expr, args: Sequence[pl.Expr], *more: pl.Expr) -> pl.Expr:
+def _slice(
+    clock: _Clock, cat: pl.Expr, name: pl.Expr, args: Sequence[pl.Expr], *more: pl.Expr
+) -> pl.Expr:
     """Return a slice of `start_ns` to `end_ns` on the row's track; null args are left out."""
     return pl.concat_str(
         pl.lit('{"ph":"X","ts":'),
@@ -439,18 +442,15 @@ def _step_text(clock: _Clock) -> pl.Expr:
 
 
 def _cpu_text(clock: _Clock, cpu: pl.DataFrame) -> pl.Expr:
-    args = []
-    if "domain" in cpu.columns:
-        domain = _among("domain", cpu["domain"].unique().to_list(), "")
-        args = [
-            _arg("domain", pl.when(pl.col("domain") != "").then(domain)),
-            _arg("kind", pl.format('"{}"', pl.col("kind").cast(pl.String))),
-            _arg("end_tid"),
-            _arg("closed", pl.when(~pl.col("closed")).then(pl.lit("false"))),
-        ]
-    if "correlation" in cpu.columns:
-        failed = pl.when(pl.col("status") != 0).then("status")
-        args += [_arg("correlation"), _arg("status", failed)]
+    domain = _among("domain", cpu["domain"].unique().to_list(), "")
+    args = [
+        _arg("domain", pl.when(pl.col("domain") != "").then(domain)),
+        _arg("kind", pl.format('"{}"', pl.col("kind").cast(pl.String))),
+        _arg("end_tid"),
+        _arg("closed", pl.when(~pl.col("closed")).then(pl.lit("false"))),
+        _arg("correlation"),
+        _arg("status", pl.when(pl.col("status") != 0).then("status")),
+    ]
     return _slice(clock, pl.col("cat"), pl.col("text").fill_null(_json("(unnamed)")), args)
 
 
@@ -474,16 +474,18 @@ def _arrow(clock: _Clock) -> pl.Expr:
 
     Perfetto binds them to the slice opened last on the track, so they stand one nanosecond inside.
     """
-    about = ',"cat":"launch","name":"launch","id":'
-    launch, launch_end = pl.col("launch_ns"), pl.col("launch_end_ns")
-    start, end = pl.col("start_ns"), pl.col("end_ns")
+    start, took = pl.col("start_ns"), pl.col("end_ns") - pl.col("start_ns")
+    same = pl.format(',"cat":"launch","name":"launch","id":{}', "op_id")
     return pl.concat_str(
         pl.lit(',\n{"ph":"s","ts":'),
-        clock.at(launch + (launch_end - launch > 1).cast(pl.Int64)),
-        pl.format(',"pid":{},"tid":{}' + about + "{}}", "call_pid", "call_tid", "op_id"),
-        pl.lit(',\n{"ph":"f","bp":"e","ts":'),
-        clock.at(start + (end - start > 1).cast(pl.Int64)),
-        pl.format(',"pid":{},"tid":{}' + about + "{}}", "track_pid", "track_tid", "op_id"),
+        clock.at(pl.col("launch_ns") + (pl.col("launch_took_ns") > 1).cast(pl.Int64)),
+        pl.format(',"pid":{},"tid":{}', "call_pid", "call_tid"),
+        same,
+        pl.lit('},\n{"ph":"f","bp":"e","ts":'),
+        clock.at(start + (took > 1).cast(pl.Int64)),
+        pl.format(',"pid":{},"tid":{}', "track_pid", "track_tid"),
+        same,
+        pl.lit("}"),
     )
 
 

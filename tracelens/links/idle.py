@@ -9,6 +9,8 @@ import polars as pl
 from tracelens.trace.intervals import gaps
 
 if TYPE_CHECKING:
+    from polars._typing import PolarsDataType
+
     from tracelens.links.linked import Linked
 
 LAUNCHING_NS: Final = 100_000
@@ -17,7 +19,7 @@ PyTorch's eager mode takes 5 to 50 us on the CPU."""
 
 CAUSES: Final = ("synchronising", "launch_bound", "no_api_call", "queued", "unknown")
 _CAUSE_TYPE: Final = pl.Enum(CAUSES)
-_SCHEMA: Final = {
+_SCHEMA: Final[dict[str, PolarsDataType]] = {
     "device": pl.Int32,
     "start_ns": pl.Int64,
     "end_ns": pl.Int64,

@@ -156,8 +156,8 @@ def _range_spans(trace: Trace, within: str) -> list[tuple[int, int, int]]:
         counted = chosen.sort("start_ns", "range_id").with_columns(number=number)
         chosen = counted.filter(pl.col("number") == instance)
         if chosen.is_empty():
-            many = counted["number"].max()
-            raise UsageError(f"{name!r} has instances #0 to #{many}; there is no #{instance}.")
+            last = counted["number"].cast(pl.Int64).max()
+            raise UsageError(f"{name!r} has instances #0 to #{last!r}; there is no #{instance}.")
     return list(chosen.select("pid", "start_ns", "end_ns").iter_rows())
 
 
@@ -169,7 +169,8 @@ def _step_spans(linked: Linked, step: int) -> list[tuple[int, int, int]]:
         )
     chosen = linked.steps.filter(pl.col("step") == step)
     if chosen.is_empty():
-        raise UsageError(f"There is no step {step}: steps are 0 to {linked.steps['step'].max()}.")
+        last = linked.steps["step"].max()
+        raise UsageError(f"There is no step {step}: steps are 0 to {last!r}.")
     return list(chosen.select("pid", "start_ns", "end_ns").iter_rows())
 
 

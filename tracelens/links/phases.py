@@ -131,7 +131,7 @@ def assigned(
 
 
 def phase_ranges(trace: Trace, rules: Rules) -> list[PhaseRange]:
-    """Return the ranges whose names are a phase's; those of libraries only if there are no other."""
+    """Return the ranges that name a phase; those of libraries only if there are no others."""
     ranges = trace.get("ranges")
     if ranges is None:
         return []
@@ -148,7 +148,9 @@ def phase_ranges(trace: Trace, rules: Rules) -> list[PhaseRange]:
     if (frame["domain"] == "").any():
         frame = frame.filter(pl.col("domain") == "")
     rows = frame.select("pid", "tid", "start_ns", "end_ns", "name_id").iter_rows()
-    return [PhaseRange(*where, *meant[name_id]) for *where, name_id in rows]
+    return [
+        PhaseRange(pid, tid, start, end, *meant[name_id]) for pid, tid, start, end, name_id in rows
+    ]
 
 
 def _by_ranges(

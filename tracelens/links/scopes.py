@@ -151,7 +151,7 @@ def _rolled_up(ranges: pl.DataFrame) -> pl.DataFrame:
     """Add the work of every range to the ranges around it, deepest first."""
     done = []
     above = ranges.with_columns(pl.col("kernels", "kernel_time_ns").fill_null(0))
-    for depth in range(ranges["depth"].max() or 0, 0, -1):
+    for depth in sorted(ranges["depth"].unique(), reverse=True)[:-1]:
         level = above.filter(pl.col("depth") == depth)
         above = above.filter(pl.col("depth") < depth)
         done.append(level)

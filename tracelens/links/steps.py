@@ -43,10 +43,8 @@ def steps(trace: Trace, ops: pl.DataFrame, phase_source: str) -> pl.DataFrame:
     - `launches`: put together from the launches of inferred phases; the first one begins with
       whatever was launched before it.
     """
-    found = pl.DataFrame(schema=SCHEMA)
     ranges = trace.get("ranges")
-    if ranges is not None:
-        found = _marked(trace, ranges)
+    found = pl.DataFrame(schema=SCHEMA) if ranges is None else _marked(trace, ranges)
     if found.is_empty() and phase_source == "ranges":
         found = _from_phases(trace)
     if found.is_empty() and phase_source == "inferred":

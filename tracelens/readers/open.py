@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Final
 from tracelens import registry
 from tracelens.errors import UnreadableError
 from tracelens.readers import Progress, no_progress
+from tracelens.trace.scratch import Scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,8 +159,8 @@ def _exported(path: Path) -> tuple[Path, object]:
             f"{path.name} is an Nsight Systems report, which only nsys itself can read, and nsys "
             f"is not on PATH. Where it is, type: {command}"
         )
-    folder = tempfile.TemporaryDirectory(prefix="tracelens-")
-    out = Path(folder.name) / "export.sqlite"
+    folder = Scratch()
+    out = folder.path / "export.sqlite"
     arguments = [nsys, "export", "--type", "sqlite", "--force-overwrite", "true", "-o", str(out)]
     try:
         done = subprocess.run(  # noqa: S603
@@ -185,8 +186,8 @@ def _exported(path: Path) -> tuple[Path, object]:
 
 def _unpacked(path: Path, head: bytes) -> tuple[Path, object]:
     """Stream a packed file to a temporary one; what was unpacked before an error is used."""
-    folder = tempfile.TemporaryDirectory(prefix="tracelens-")
-    out = Path(folder.name) / path.stem
+    folder = Scratch()
+    out = folder.path / path.stem
     opener = gzip.open if head.startswith(_GZIP) else _zstd_opener()
     try:
         with opener(path, "rb") as packed, out.open("wb") as plain:

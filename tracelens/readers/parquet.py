@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from tracelens.trace.schema import Table
-
 MANIFEST: Final = "trace.json"
 MARK: Final = "tracelens-parquet"
 LAYOUT: Final = 1
@@ -187,7 +185,7 @@ _RENEWED: Final = ("op_id", "range_id", "parent", "lane", "depth")
 
 def _fits(have: pl.DataType, want: Any) -> bool:
     """Tell whether values of a type can be taken for another without changing their meaning."""
-    if want in (pl.String,) or isinstance(want, pl.Enum):
+    if want == pl.String or isinstance(want, pl.Enum):
         return have == pl.String or isinstance(have, pl.Categorical | pl.Enum)
     if want == pl.Float64:
         return have.is_numeric()
@@ -209,12 +207,13 @@ def _cast(name: str, have: pl.DataType, want: Any) -> pl.Expr:
 def _manifest(path: Path) -> Mapping[str, Any]:
     again = f"Export it again: tracelens export RECORDING --to parquet -o {path.name} --force"
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest: Any = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UnreadableError(
             f"{path.name}/{MANIFEST} cannot be read ({error}). {again}"
         ) from error
-    layout = manifest.get("layout") if isinstance(manifest, dict) else None
+    manifest = manifest if isinstance(manifest, dict) else {}
+    layout = manifest.get("layout")
     if not isinstance(layout, int) or manifest.get("format") != MARK:
         raise UnreadableError(f"{path.name}/{MANIFEST} is no manifest of tracelens. {again}")
     if layout > LAYOUT:
@@ -222,7 +221,7 @@ def _manifest(path: Path) -> Mapping[str, Any]:
             f"{path.name} was written by a newer tracelens ({manifest.get('tracelens')}), "
             f"in layout {layout}; this one reads layout {LAYOUT}. Upgrade tracelens-gpu."
         )
-    return manifest
+    return {str(key): value for key, value in manifest.items()}
 
 
 def _source(path: Path, manifest: Mapping[str, Any]) -> Source:

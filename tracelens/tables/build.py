@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
@@ -158,10 +158,16 @@ def _run_labels(reports: Sequence[Report]) -> list[str]:
     names = [PurePath(path).name for path in paths]
     if len(set(names)) < len(names):
         names = paths
-    begin = len(os.path.commonprefix(names))
-    end = len(os.path.commonprefix([name[begin:][::-1] for name in names]))
+    begin = _common(names)
+    end = _common([name[begin:][::-1] for name in names])
     short = [name[begin : len(name) - end] for name in names]
     return short if all(short) and len(set(short)) == len(short) else names
+
+
+def _common(texts: Sequence[str]) -> int:
+    """Return how many characters all the texts begin with."""
+    alike = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*texts, strict=False))
+    return sum(1 for _ in alike)
 
 
 def _says_nothing(values: pl.Series) -> bool:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from tracelens import units
-from tracelens.analyses.families import ANALYSIS as families
-from tracelens.analyses.gaps import ANALYSIS as gaps
-from tracelens.analyses.phases import ANALYSIS as phases
-from tracelens.analyses.totals import ANALYSIS as totals
+from tracelens.analyses.families import families
+from tracelens.analyses.gaps import gaps
+from tracelens.analyses.phases import phases
+from tracelens.analyses.totals import totals
 from tracelens.links.linked import NO_PHASE
 
 if TYPE_CHECKING:
@@ -92,8 +92,8 @@ def _tiny_kernels(linked: Linked) -> Iterator[str]:
 
 def _unclassified(linked: Linked) -> Iterator[str]:
     table = families(linked)
-    total = table["kernel_time_ns"].sum()
-    other = table.filter(pl.col("family") == "other")["kernel_time_ns"].sum()
+    total = int(table["kernel_time_ns"].sum())
+    other = int(table.filter(pl.col("family") == "other")["kernel_time_ns"].sum())
     if total and other / total > _UNCLASSIFIED_SHARE:
         yield (
             f"{units.share(other / total)} of kernel time is of kernels whose names say nothing of "

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from tracelens import units
-from tracelens.analyses.kernels import ANALYSIS as kernels
-from tracelens.analyses.totals import ANALYSIS as totals
+from tracelens.analyses.kernels import kernels
+from tracelens.analyses.totals import totals
 
 if TYPE_CHECKING:
     from tracelens.links.linked import Linked
@@ -108,7 +108,7 @@ def _steps_without_work(linked: Linked) -> list[str]:
         times = launched.filter(pl.col("pid") == pid)["launch_ns"].drop_nulls()
         first = times.search_sorted(steps["start_ns"], side="left")
         last = times.search_sorted(steps["end_ns"], side="left")
-        empty += (first == last).sum()
+        empty += int((first == last).sum())
     return [f"{empty} of {linked.steps.height} steps without GPU work"] if empty else []
 
 

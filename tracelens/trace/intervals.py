@@ -87,12 +87,12 @@ def innermost(intervals: Iterable[tuple[int, int, int]]) -> tuple[pl.Series, pl.
             open_now.append(item)
         else:
             open_now.remove(item)
-        label = max(open_now)[2] if open_now else None
+        now = max(open_now)[2] if open_now else None
         if times and times[-1] == time:
-            labels[-1] = label
+            labels[-1] = now
         else:
             times.append(time)
-            labels.append(label)
+            labels.append(now)
     return pl.Series(times, dtype=pl.Int64), pl.Series(labels, dtype=pl.Int64)
 
 

@@ -37,19 +37,24 @@ def _walk(order: pl.DataFrame) -> tuple[list[int], list[int], list[int | None]]:
     rows = order.select("pid", "tid", "start_ns", "end_ns").iter_rows()
     for row, (pid, tid, start, end) in enumerate(rows):
         stacks = open_lanes.setdefault((pid, tid), [[]])
-        for lane, stack in enumerate(stacks):
-            while stack and stack[-1][0] <= start:
-                stack.pop()
-            if not stack or end <= stack[-1][0]:
-                break
-        else:
-            lane, stack = len(stacks), []
-            stacks.append(stack)
+        lane = _first_fit(stacks, start, end)
+        stack = stacks[lane]
         depths.append(len(stack))
         lanes.append(lane)
         parents.append(stack[-1][1] if stack else None)
         stack.append((end, row))
     return depths, lanes, parents
+
+
+def _first_fit(stacks: list[list[tuple[int, int]]], start: int, end: int) -> int:
+    """Return the first lane that the range nests in, closing what has ended and adding a lane."""
+    for lane, stack in enumerate(stacks):
+        while stack and stack[-1][0] <= start:
+            stack.pop()
+        if not stack or end <= stack[-1][0]:
+            return lane
+    stacks.append([])
+    return len(stacks) - 1
 
 
 def timeline(track: pl.DataFrame) -> tuple[pl.Series, pl.Series]:

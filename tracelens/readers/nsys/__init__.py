@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -55,11 +54,12 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
     from tracelens.readers.nsys.ops import gpu_ops
     from tracelens.readers.nsys.ranges import ranges
     from tracelens.trace.model import Source, Trace
+    from tracelens.trace.scratch import Scratch
 
     storage = _storage(path)
     _check(storage)
-    spill = tempfile.TemporaryDirectory(prefix="tracelens-")
-    gather = Gather(storage, Path(spill.name), everything=everything, progress=progress)
+    spill = Scratch()
+    gather = Gather(storage, spill.path, everything=everything, progress=progress)
     _note_missing_bytes(gather)
     names = Names(gather)
     with ThreadPoolExecutor(2) as pool:
@@ -88,9 +88,10 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
 def on_request(path: Path) -> Mapping[str, pl.LazyFrame]:
     """Return the tables that are read only when collected, for a trace out of the cache."""
     from tracelens.readers.nsys.gather import Gather
+    from tracelens.trace.scratch import Scratch
 
-    spill = tempfile.TemporaryDirectory(prefix="tracelens-")
-    return _on_request(Gather(_storage(path), Path(spill.name)), spill)
+    spill = Scratch()
+    return _on_request(Gather(_storage(path), spill.path), spill)
 
 
 def _on_request(gather: Gather, *kept: object) -> dict[str, pl.LazyFrame]:

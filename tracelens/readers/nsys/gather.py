@@ -1,4 +1,4 @@
-"""Reading one nsys table in parallel parts, by column name, and setting aside what cannot be true."""
+"""Reading one nsys table in parallel parts, by column name; what cannot be true is set aside."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def cast(schema: Mapping[str, object]) -> list[pl.Expr]:
 
 
 def pid(column: str) -> pl.Expr:
-    """Return the process id in nsys's global ids: hardware(8) vm(8) pid(24) tid(24)."""
+    """Return the process id of a global id: 8 bits hardware, 8 vm, 24 pid, 24 tid."""
     return (pl.col(column) // 2**24 % 2**24).cast(pl.Int32)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-import tempfile
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -20,6 +19,7 @@ import polars as pl
 
 from tracelens.errors import UnreadableError
 from tracelens.readers.nsys.storage import decoded
+from tracelens.trace.scratch import Scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,7 +40,7 @@ class SqliteStorage:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lost = 0
-        self._copy: tempfile.TemporaryDirectory[str] | None = None
+        self._copy: Scratch | None = None
         self._uri = self._readable(path).absolute().as_uri() + "?mode=ro&immutable=1"
 
     def tables(self) -> Mapping[str, frozenset[str]]:
@@ -124,8 +124,8 @@ class SqliteStorage:
         journals = [j for j in journals if j.is_file() and j.stat().st_size]
         if not journals:
             return path
-        self._copy = tempfile.TemporaryDirectory(prefix="tracelens-")
-        folder = Path(self._copy.name)
+        self._copy = Scratch()
+        folder = self._copy.path
         for file in (path, *journals):
             shutil.copyfile(file, folder / f"export{file.name.removeprefix(path.name)}")
         copy = folder / "export"

@@ -1,0 +1,74 @@
+"""Our own recordings give the tables that stand beside them, number by number."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tracelens.__main__ import run
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+TABLES = (
+    "totals",
+    "overview",
+    "phases",
+    "families",
+    "kernels",
+    "ranges",
+    "steps",
+    "copies",
+    "memsets",
+    "gaps",
+    "launch_delay",
+    "api",
+    "streams",
+    "devices",
+)
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("sample", sorted(p.parent.name for p in SAMPLES.glob("*/run.sqlite.gz")))
+def test_a_sample_gives_its_expected_table(
+    sample: str, table: str, update_samples: bool, tmp_path: Path
+) -> None:
+    expected = SAMPLES / sample / "expected" / f"{table}.csv"
+    made = tmp_path / expected.name
+
+    path = str(SAMPLES / sample / "run.sqlite.gz")
+    assert run(["summarize", path, "-t", table, "-f", "csv", "-o", str(made)]) == 0
+
+    if update_samples:
+        expected.write_bytes(made.read_bytes())
+    assert _rows(made) == _rows(expected)
+
+
+def test_the_gpt2_xl_sample_has_the_phases_that_plain_sql_finds(tmp_path: Path) -> None:
+    """Each kernel's launch, looked up by hand: which phase range of the process was open?"""
+    database = tmp_path / "run.sqlite"
+    packed = SAMPLES / "gpt2-xl-ctx256-h200" / "run.sqlite.gz"
+    database.write_bytes(gzip.decompress(packed.read_bytes()))
+    by_hand = """
+        SELECT n.text, count(*), sum(k.end - k.start)
+        FROM CUPTI_ACTIVITY_KIND_KERNEL AS k
+        JOIN CUPTI_ACTIVITY_KIND_RUNTIME AS r
+          ON r.correlationId = k.correlationId AND (r.globalTid >> 24) = (k.globalPid >> 24)
+        JOIN NVTX_EVENTS AS n
+          ON n.text IN ('forward', 'backward', 'optimizer') AND r.start >= n.start AND r.start < n.end
+        GROUP BY n.text
+    """
+    with sqlite3.connect(database) as db:
+        truth = {(phase, count, time) for phase, count, time in db.execute(by_hand)}
+    made = tmp_path / "phases.csv"
+
+    assert run(["summarize", str(database), "-t", "phases", "-f", "csv", "-o", str(made)]) == 0
+
+    rows = csv.DictReader(made.read_text().splitlines())
+    assert {(r["phase"], int(r["kernels"]), int(r["kernel_time_ns"])) for r in rows} == truth
+
+
+def _rows(file: Path) -> list[list[str]]:
+    return list(csv.reader(file.read_text(encoding="utf-8").splitlines()))
