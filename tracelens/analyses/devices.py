@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import polars as pl
 
 from tracelens.analyses import Analysis
 from tracelens.trace.intervals import busy
 from tracelens.trace.schema import DEVICES
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tracelens.links.linked import Linked

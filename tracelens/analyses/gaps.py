@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import polars as pl
 
 from tracelens.analyses import Analysis
 from tracelens.analyses.longest_gaps import with_neighbours
 from tracelens.links.idle import idle
 from tracelens.trace.store import remembered
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tracelens.links.linked import Linked

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import polars as pl
 
 from tracelens.analyses import Analysis
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tracelens.links.linked import Linked

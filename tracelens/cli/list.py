@@ -6,7 +6,7 @@ import click
 
 from tracelens import registry
 
-_EPILOG = r"""
+_EPILOG = """
 \b
 Examples:
   tracelens list

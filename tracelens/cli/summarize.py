@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tracelens.links.linked import Cut
     from tracelens.tables import Report
 
-_EPILOG = r"""
+_EPILOG = """
 \b
 Examples:
   tracelens summarize run.sqlite

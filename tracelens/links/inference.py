@@ -23,7 +23,7 @@ _BACKWARD_KERNEL: Final = r"(?i)backward|bwd|_grad_|wgrad|dgrad"
 def inferred(
     trace: Trace, ops: pl.DataFrame, names: pl.DataFrame, phases: Sequence[str]
 ) -> pl.DataFrame:
-    """Return the phase's `code` and `how` of each op, for the processes that give evidence of training.
+    """Return the phase's `code` and `how` of each op, in processes that give evidence of training.
 
     Work launched by an autograd worker is backward, optimizer kernels are optimizer, and the
     rest of such a process is forward. A process without evidence has no phases: a solver of

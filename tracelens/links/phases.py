@@ -122,6 +122,8 @@ def assigned(
     else:
         frame = ops.with_columns(inference.inferred(trace, ops, names, rules.phases()))
         source = "none" if frame["code"].null_count() == frame.height else "inferred"
+        if by_execution:
+            frame = _at_their_start(frame)
     if not by_execution:
         frame = _filled(frame)
     codes = dict(enumerate(rules.phases()))
@@ -272,6 +274,17 @@ def _decided(
         how=pl.when(single).then(how("same_process")).otherwise("how"),
     )
     return pl.concat([rest, decided.drop("votes")]).sort("op_id")
+
+
+def _at_their_start(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the ops with the phase that their process was launching when they began to run."""
+    code = pl.col("code")
+    for (pid,), ops in frame.filter(code.is_not_null()).group_by("pid"):
+        launched = ops.sort("launch_ns").select("launch_ns", "code")
+        ran = at(launched["launch_ns"], launched["code"], frame["start_ns"])
+        mine = (pl.col("pid") == pid) & code.is_not_null()
+        frame = frame.with_columns(code=pl.when(mine).then(ran).otherwise("code"))
+    return frame
 
 
 def _filled(frame: pl.DataFrame) -> pl.DataFrame:

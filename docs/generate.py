@@ -1,0 +1,112 @@
+"""Write the pages of docs/ that can be generated from the code; `--check` tells if one is stale.
+
+usage: python docs/generate.py [--check]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tracelens import registry
+from tracelens.__main__ import tracelens
+from tracelens.tables.build import all_tables
+from tracelens.trace.schema import TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tracelens.tables import Table
+
+DOCS = Path(__file__).parent
+HEAD = "<!-- Written by docs/generate.py: change the code, then run `make docs`. -->\n"
+
+
+def schema_page() -> Iterator[str]:
+    """Give the lines of the page on the data model."""
+    yield "# The data model"
+    yield ""
+    yield "Every reader turns a recording into these tables, and every analysis reads them. Times are"
+    yield "nanoseconds on the recording's own clock, which may start below zero; intervals are"
+    yield "[start, end). A table that was not recorded is absent, which is not the same as empty."
+    yield "Columns marked * are read only on request (`tracelens export` asks for them)."
+    for table in TABLES.values():
+        yield from ("", f"## `{table.name}`", "", f"A row is {table.row}.", "")
+        yield from ("| column | type | meaning |", "| --- | --- | --- |")
+        for column in table.columns:
+            kind = getattr(column.dtype, "__name__", type(column.dtype).__name__)
+            mark = " *" if column.on_request else ""
+            yield f"| `{column.name}`{mark} | {kind} | {column.meaning} |"
+
+
+def tables_page() -> Iterator[str]:
+    """Give the lines of the page on the tables of a report."""
+    yield "# Tables"
+    yield ""
+    yield "What `tracelens summarize --table NAME` can show; `--table all` shows every one. The name of"
+    yield "an nsys report is accepted for the table that answers the same question."
+    for name in all_tables():
+        table: Table = registry.load("table", name)
+        analysis = registry.entries("analysis")[table.analysis]
+        yield from ("", f"## `{name}`", "", analysis.summary)
+        if table.stands_for:
+            alike = ", ".join(f"`{alias}`" for alias in table.stands_for)
+            yield f"Stands for {alike}."
+        yield from ("", f"*{table.note}*", "")
+        yield from ("| column | heading | unit |", "| --- | --- | --- |")
+        for column in table.columns:
+            yield f"| `{column.name}` | {column.heading} | {column.unit} |"
+
+
+def usage_page() -> Iterator[str]:
+    """Give the lines of the page that holds the help of every command."""
+    yield "# Usage"
+    yield ""
+    yield "Exit status: 0 done; 1 a bug of tracelens; 2 bad usage; 3 the input cannot be read or is no"
+    yield "recording; 4 nothing to show. `TRACELENS_DEBUG=1` shows where an error came from."
+    context = click.Context(
+        tracelens,
+        info_name="tracelens",
+        terminal_width=88,
+        max_content_width=88,
+        help_option_names=["-h", "--help"],
+    )
+    yield from ("", "```text", tracelens.get_help(context).strip(), "```")
+    for name in tracelens.list_commands(context):
+        command = tracelens.get_command(context, name)
+        inner = click.Context(
+            command, info_name=name, parent=context, terminal_width=88, max_content_width=88
+        )
+        yield from (
+            "",
+            f"## tracelens {name}",
+            "",
+            "```text",
+            command.get_help(inner).strip(),
+            "```",
+        )
+
+
+PAGES = {"schema.md": schema_page, "tables.md": tables_page, "usage.md": usage_page}
+
+
+def main() -> int:
+    """Write the pages, or with --check return 1 if one of them differs."""
+    stale = []
+    for name, lines in PAGES.items():
+        page = DOCS / name
+        text = HEAD + "\n".join(lines()) + "\n"
+        if "--check" not in sys.argv:
+            page.write_text(text, encoding="utf-8")
+        elif not page.is_file() or page.read_text(encoding="utf-8") != text:
+            stale.append(name)
+    if stale:
+        print(f"Stale: {', '.join(stale)}. Run `make docs` and commit what it writes.")
+    return bool(stale)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
