@@ -23,7 +23,7 @@ from tracelens.trace.nesting import nested
 from tracelens.trace.schema import API, GPU_OPS, RANGES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from tracelens.links.linked import Linked
@@ -46,7 +46,7 @@ _COLOURS: Final = {
 _THREAD: Final = ("pid", "tid")
 _STREAM: Final = ("pid", "device", "context", "stream")
 _DETAILS: Final = (
-    "op_id", "correlation", "bytes", "graph_id", "graph_node", "grid_x", "grid_y", "grid_z",
+    "correlation", "bytes", "graph_id", "graph_node", "grid_x", "grid_y", "grid_z",
     "block_x", "block_y", "block_z", "registers", "shared_bytes",
 )  # fmt: skip
 
@@ -68,20 +68,36 @@ def write(linked: Linked, path: Path, /, *, progress: Progress = no_progress) ->
         )
     clock = _clock((cpu, steps, gpu))
     parts = (
-        (phases, _phase_text(clock)),
-        (steps, _step_text(clock)),
-        (_named(linked, cpu), _cpu_text(clock, cpu)),
-        (_with_launches(_detailed(linked, gpu), cpu), _gpu_text(clock, linked.phase_names)),
+        _Part(phases, _phase_text(clock)),
+        _Part(steps, _step_text(clock)),
+        _Part(cpu, _cpu_text(clock, cpu), _names(linked, cpu)),
+        _Part(gpu, _gpu_text(clock, linked.phase_names), _details(linked, cpu)),
     )
-    done, total = 0, sum(frame.height for frame, _ in parts)
+    done, total = 0, sum(part.frame.height for part in parts)
     with _opened(path) as file:
         file.write('{"traceEvents":[\n' + ",\n".join(tracks.described(linked)))
-        for frame, text in parts:
-            for piece in frame.iter_slices(_ROWS):
-                file.write(",\n" + ",\n".join(piece.select(text).to_series()))
+        for part in parts:
+            for piece in part.frame.iter_slices(_ROWS):
+                file.write(",\n" + ",\n".join(part.complete(piece).select(part.text).to_series()))
                 done += piece.height
                 progress("writing events", done, total)
         file.write(f'\n],"otherData":{_about(linked, clock)}}}\n')
+
+
+def _as_it_is(piece: pl.DataFrame) -> pl.DataFrame:
+    return piece
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows to write, the text of each, and what a piece of them is completed by before.
+
+    Columns are added piece by piece, as all of them at once would take gigabytes.
+    """
+
+    frame: pl.DataFrame
+    text: pl.Expr
+    complete: Callable[[pl.DataFrame], pl.DataFrame] = _as_it_is
 
 
 @contextmanager
@@ -316,15 +332,15 @@ def _first_free(rows: pl.DataFrame) -> list[int]:
 # What is said of things.
 
 
-def _named(linked: Linked, cpu: pl.DataFrame) -> pl.DataFrame:
-    """Return ranges and calls with `text`, their name as JSON."""
+def _names(linked: Linked, cpu: pl.DataFrame) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    """Return what adds `text`, their name as JSON, to ranges and calls."""
     names = linked.trace["names"].join(cpu.lazy(), on="name_id", how="semi").collect()
     quoted = names.select("name_id", text=_quoted(names["name"]))
-    return cpu.join(quoted, on="name_id", how="left", maintain_order="left")
+    return lambda piece: piece.join(quoted, on="name_id", how="left", maintain_order="left")
 
 
-def _detailed(linked: Linked, gpu: pl.DataFrame) -> pl.DataFrame:
-    """Return GPU work with what the recording says of each op, and its names as JSON."""
+def _details(linked: Linked, cpu: pl.DataFrame) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    """Return what adds to GPU work its names as JSON, the recording's details, and its call."""
     names = linked.names.select(
         "name_id",
         "kind",
@@ -333,28 +349,29 @@ def _detailed(linked: Linked, gpu: pl.DataFrame) -> pl.DataFrame:
         family=_quoted(linked.names["family"]),
     )
     table = linked.trace.get("gpu_ops")
-    details = GPU_OPS.empty(everything=True).lazy() if table is None else table
-    have = details.collect_schema()
-    kept = [name for name in _DETAILS if name in have]
+    recorded = GPU_OPS.empty(everything=True).lazy() if table is None else table
+    have = recorded.collect_schema()
+    # Row number op_id of the table is the op itself.
+    details = recorded.select(c for c in _DETAILS if c in have).collect()
     missing = {name: pl.lit(None, pl.Int64) for name in _DETAILS if name not in have}
-    return (
-        gpu.lazy()
-        .join(details.select(kept).with_columns(**missing), on="op_id", how="left",
-              maintain_order="left")
-        .join(names.lazy(), on=["name_id", "kind"], how="left", maintain_order="left")
-        .collect()
-    )  # fmt: skip
-
-
-def _with_launches(gpu: pl.DataFrame, cpu: pl.DataFrame) -> pl.DataFrame:
-    """Return GPU work with the call that launched it: its track and times, null without one."""
     calls = cpu.filter(pl.col("launch_row").is_not_null()).select(
         "launch_row",
         call_pid="track_pid",
         call_tid="track_tid",
         launch_took_ns=pl.col("end_ns") - pl.col("start_ns"),
     )
-    return gpu.join(calls, on="launch_row", how="left", maintain_order="left")
+
+    def complete(piece: pl.DataFrame) -> pl.DataFrame:
+        first, last = piece["launch_row"].min(), piece["launch_row"].max()
+        near = calls.filter(pl.col("launch_row").is_between(first, last))
+        return (
+            piece.hstack(details[piece["op_id"]])
+            .with_columns(**missing)
+            .join(names, on=["name_id", "kind"], how="left", maintain_order="left")
+            .join(near, on="launch_row", how="left", maintain_order="left")
+        )
+
+    return complete
 
 
 def _quoted(texts: pl.Series) -> pl.Series:

@@ -64,6 +64,8 @@ class Linked:
     phase_names: tuple[str, ...]
     phase_source: str
     spans: tuple[tuple[int, int, int], ...] | None = None
+    by_execution: bool = False
+    """Whether phases were given by when ops ran instead of by when they were launched."""
     whole: bool = True
     """Whether `ops` are all of the trace's."""
     answers: dict[str, pl.DataFrame] = field(init=False, default_factory=dict, compare=False)
@@ -110,7 +112,15 @@ def link(trace: Trace, cut: Cut | None = None) -> Linked:
     names = op_names(trace, work)
     by_execution = cut.attribution == "execution"
     work, source = assigned(trace, work, names, known, by_execution=by_execution)
-    linked = Linked(trace, work, names, steps(trace, work, source), known.phases(), source)
+    linked = Linked(
+        trace,
+        work,
+        names,
+        steps(trace, work, source),
+        known.phases(),
+        source,
+        by_execution=by_execution,
+    )
     return _cut(linked, cut)
 
 

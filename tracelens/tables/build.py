@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 DEFAULT: Final = ("overview", "kernels")
 """What a summary shows when no table was named."""
 
+_EXECUTION_NOTE: Final = (
+    "A kernel belongs to the phase that launched it, not to the one it ran in",
+    "By execution: a kernel counts in the phase that the CPU was in when it ran, which is wrong "
+    "wherever the GPU runs behind",
+)
+
 ORDER: Final = (
     "totals", "overview", "phases", "families", "kernels", "graphs", "ranges", "steps", "copies",
     "memsets", "gaps", "longest_gaps", "launch_delay", "api", "streams", "devices",
@@ -65,7 +71,8 @@ def fill(linked: Linked, name: str) -> Filled:
         replace(c, shown=c.shown and not (c.optional and _says_nothing(frame[c.name])))
         for c in table.columns
     )
-    return Filled(name, replace(table, columns=columns), frame)
+    note = table.note.replace(*_EXECUTION_NOTE) if linked.by_execution else table.note
+    return Filled(name, replace(table, columns=columns, note=note), frame)
 
 
 def report(linked: Linked, names: Sequence[str]) -> Report:

@@ -81,6 +81,7 @@ def _attribution(linked: Linked) -> str:
         f"{label} {units.share(times[how] / total)}" for how, label in _HOW.items() if how in times
     ]
     by = " (phases inferred: no range names one)" if linked.phase_source == "inferred" else ""
+    by += " by when it ran" if linked.by_execution else ""
     return f"{units.share(attributed / total)} of GPU time attributed{by}: {', '.join(parts)}"
 
 
