@@ -29,10 +29,10 @@ def schema_page() -> Iterator[str]:
     """Give the lines of the page on the data model."""
     yield "# The data model"
     yield ""
-    yield "Every reader turns a recording into these tables, and every analysis reads them. Times are"
-    yield "nanoseconds on the recording's own clock, which may start below zero; intervals are"
-    yield "[start, end). A table that was not recorded is absent, which is not the same as empty."
-    yield "Columns marked * are read only on request (`tracelens export` asks for them)."
+    yield "Every reader turns a recording into these tables, and every analysis reads them."
+    yield "Times are nanoseconds on the recording's own clock, which may start below zero;"
+    yield "intervals are [start, end). A table that was not recorded is absent, which is not the"
+    yield "same as empty. Columns marked * are read on request only: `tracelens export` asks."
     for table in TABLES.values():
         yield from ("", f"## `{table.name}`", "", f"A row is {table.row}.", "")
         yield from ("| column | type | meaning |", "| --- | --- | --- |")
@@ -46,8 +46,8 @@ def tables_page() -> Iterator[str]:
     """Give the lines of the page on the tables of a report."""
     yield "# Tables"
     yield ""
-    yield "What `tracelens summarize --table NAME` can show; `--table all` shows every one. The name of"
-    yield "an nsys report is accepted for the table that answers the same question."
+    yield "What `tracelens summarize --table NAME` can show; `--table all` shows every one. The name"
+    yield "of an nsys report is accepted for the table that answers the same question."
     for name in all_tables():
         table: Table = registry.load("table", name)
         analysis = registry.entries("analysis")[table.analysis]
@@ -65,8 +65,8 @@ def usage_page() -> Iterator[str]:
     """Give the lines of the page that holds the help of every command."""
     yield "# Usage"
     yield ""
-    yield "Exit status: 0 done; 1 a bug of tracelens; 2 bad usage; 3 the input cannot be read or is no"
-    yield "recording; 4 nothing to show. `TRACELENS_DEBUG=1` shows where an error came from."
+    yield "Exit status: 0 done; 1 a bug of tracelens; 2 bad usage; 3 the input cannot be read or is"
+    yield "no recording; 4 nothing to show. `TRACELENS_DEBUG=1` shows where an error came from."
     context = click.Context(
         tracelens,
         info_name="tracelens",

@@ -191,10 +191,17 @@ def test_the_order_of_rows_in_the_file_does_not_matter(
 
     assert first.coverage() == again.coverage()
     assert first.phase_source == again.phase_source
-    for name in ("totals", "phases", "families", "kernels", "copies", "api", "streams", "devices"):
-        assert table(first, name) == table(again, name)
-    if story.ranges:
-        assert table(first, "ranges") == table(again, "ranges")
+    tables = ["totals", "phases", "families", "kernels", "copies", "streams", "devices"]
+    tables += ["ranges"] * bool(story.ranges) + ["api"] * any(w.at is not None for w in story.work)
+    for name in tables:
+        assert nearly(table(first, name)) == nearly(table(again, name))
+
+
+def nearly(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Round what is no integer: sums of floats depend on their order in the last digit."""
+    return [
+        {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()} for row in rows
+    ]
 
 
 @some

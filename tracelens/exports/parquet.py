@@ -142,7 +142,7 @@ def _manifest(linked: Linked, tables: tuple[str, ...]) -> dict[str, Any]:
 EXPORTER = Exporter(
     write,
     suffix=".tracelens",
-    use='Read it with polars.scan_parquet({path!r} + "/gpu_ops.parquet") or tracelens summarize.',
+    use='Read it with polars.scan_parquet("{path}/gpu_ops.parquet") or tracelens summarize {path}.',
     folder=True,
     is_ours=is_export,
 )

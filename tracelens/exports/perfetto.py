@@ -224,11 +224,9 @@ def _metadata(name: str, pid: int, tid: int | None, value: str | int) -> str:
 
 def _on_threads(linked: Linked, tracks: _Tracks) -> pl.DataFrame:
     """Return ranges and API calls with their tracks; a call nests in the range that made it."""
-    parts = [
-        pl.DataFrame(
-            schema={**RANGES.schema(), **API.schema(), "launch_row": pl.UInt32, "cat": pl.String}
-        )
-    ]
+    # Columns that a recording lacks are null.
+    ours = {**RANGES.schema(everything=True), **API.schema(everything=True)}
+    parts = [pl.DataFrame(schema={**ours, "launch_row": pl.UInt32, "cat": pl.String})]
     if "ranges" in linked.trace:
         parts.append(linked.ranges().with_columns(cat=pl.lit("range")).collect())
     if (api := calls(linked)) is not None:
@@ -355,10 +353,7 @@ def _details(linked: Linked, cpu: pl.DataFrame) -> Callable[[pl.DataFrame], pl.D
     details = recorded.select(c for c in _DETAILS if c in have).collect()
     missing = {name: pl.lit(None, pl.Int64) for name in _DETAILS if name not in have}
     calls = cpu.filter(pl.col("launch_row").is_not_null()).select(
-        "launch_row",
-        call_pid="track_pid",
-        call_tid="track_tid",
-        launch_took_ns=pl.col("end_ns") - pl.col("start_ns"),
+        "launch_row", call_pid="track_pid", call_tid="track_tid"
     )
 
     def complete(piece: pl.DataFrame) -> pl.DataFrame:
@@ -489,17 +484,16 @@ def _gpu_text(clock: _Clock, phases: Sequence[str]) -> pl.Expr:
 def _arrow(clock: _Clock) -> pl.Expr:
     """Return the two ends of the arrow from call to op.
 
-    Perfetto binds them to the slice opened last on the track, so they stand one nanosecond inside.
+    At one time Perfetto opens slices first, the longest first, and binds arrows to the last.
     """
-    start, took = pl.col("start_ns"), pl.col("end_ns") - pl.col("start_ns")
     same = pl.format(',"cat":"launch","name":"launch","id":{}', "op_id")
     return pl.concat_str(
         pl.lit(',\n{"ph":"s","ts":'),
-        clock.at(pl.col("launch_ns") + (pl.col("launch_took_ns") > 1).cast(pl.Int64)),
+        clock.at(pl.col("launch_ns")),
         pl.format(',"pid":{},"tid":{}', "call_pid", "call_tid"),
         same,
         pl.lit('},\n{"ph":"f","bp":"e","ts":'),
-        clock.at(start + (took > 1).cast(pl.Int64)),
+        clock.at(pl.col("start_ns")),
         pl.format(',"pid":{},"tid":{}', "track_pid", "track_tid"),
         same,
         pl.lit("}"),
@@ -515,5 +509,5 @@ def _colour() -> pl.Expr:
 EXPORTER = Exporter(
     write,
     suffix=".perfetto.json.gz",
-    use="Open it at https://ui.perfetto.dev: your browser reads the file, nothing is uploaded.",
+    use="Open it at https://ui.perfetto.dev (your browser reads it; nothing is uploaded).",
 )
