@@ -41,7 +41,7 @@ def recording(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def export(recording: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    folder = recording.with_name("tables")
+    folder = recording.with_name("tables-of-it")
     assert run(["export", str(recording), "--to", "parquet", "-o", str(folder)]) == 0
     capsys.readouterr()
     return folder
@@ -60,7 +60,10 @@ def without_source(answer: dict[str, Any]) -> dict[str, Any]:
     """Return all but where it comes from, which sentences name, too."""
     name = Path(answer["source"]["path"]).name
     rest = json.dumps({key: value for key, value in answer.items() if key != "source"})
-    result: dict[str, Any] = json.loads(rest.replace(name, "IT"))
+    # The last digits of deviations depend on how polars shares rows out among threads.
+    result: dict[str, Any] = json.loads(
+        rest.replace(name, "IT"), parse_float=lambda text: f"{float(text):.12g}"
+    )
     return result
 
 
@@ -100,7 +103,7 @@ def test_summaries_of_the_export_and_of_the_recording_are_the_same(
 def test_an_export_of_an_export_is_the_same_but_for_its_origin(
     export: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    again = export.with_name("again")
+    again = export.with_name("tables-again")
     assert run(["export", str(export), "--to", "parquet", "-o", str(again)]) == 0
 
     for file in export.glob("*.parquet"):

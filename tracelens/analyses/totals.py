@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from tracelens.analyses import Analysis
-from tracelens.trace.intervals import busy
+from tracelens.analyses.gaps import gaps
 from tracelens.trace.store import remembered
 
 if TYPE_CHECKING:
@@ -41,12 +41,14 @@ def _totals(linked: Linked) -> pl.DataFrame:
     sums: dict[str, int] = {}
     for kind, columns in _KINDS.items():
         sums |= dict(zip(columns, found.get(kind, (0, 0)), strict=True))
-    spans = busy(linked.ops.lazy(), ["device"]).select(pl.col("busy_ns", "span_ns").sum()).collect()
-    return spans.select(
-        **{column: pl.lit(value, pl.Int64) for column, value in sums.items()},
-        busy_ns="busy_ns",
-        span_ns="span_ns",
-        idle_ns=pl.col("span_ns") - pl.col("busy_ns"),
+    span = pl.col("end_ns").max() - pl.col("start_ns").min()
+    spans = linked.ops.lazy().group_by("device").agg(span_ns=span).collect()
+    sums["span_ns"] = int(spans["span_ns"].sum())
+    # Idle time is what the gaps add up to; busy, the union of all work, is the rest.
+    sums["idle_ns"] = int(gaps(linked)["idle_ns"].sum())
+    sums["busy_ns"] = sums["span_ns"] - sums["idle_ns"]
+    return pl.DataFrame(
+        {column: pl.Series([value], dtype=pl.Int64) for column, value in sums.items()}
     )
 
 

@@ -109,10 +109,16 @@ def _last_calls(linked: Linked, rows: pl.Series) -> pl.DataFrame:
         return pl.DataFrame({n: pl.Series([None] * len(rows), dtype=t) for n, t in nothing.items()})
     names = linked.trace["names"].filter(pl.col("name").str.contains(_BLOCKING))
     blocking = names.select("name_id").collect()["name_id"]
-    calls = api.select("pid", "tid", "start_ns").with_row_index("row").collect()
     row = pl.col("row")
-    before = calls.sort("start_ns").select("row", last_row=row.shift().over("pid", "tid"))
-    last = before.sort("row")["last_row"].gather(rows)
+    before = (
+        api.select("pid", "tid", "start_ns")
+        .with_row_index("row")
+        .sort("start_ns")
+        .select("row", last_row=row.shift().over("pid", "tid"))
+        .sort("row")
+        .select("last_row")
+    )
+    last = before.collect()["last_row"].gather(rows)
     facts = api.select("end_ns", "name_id").collect()
     return pl.DataFrame(
         {

@@ -25,13 +25,13 @@ def launches(ops: pl.LazyFrame, api: pl.LazyFrame | None) -> pl.DataFrame:
         missing = {name: pl.lit(None, dtype) for name, dtype in LAUNCH_COLUMNS.items()}
         return ops.select(**missing, op_id="op_id").drop("op_id").collect()
     calls = api.select(_KEY, "start_ns", "end_ns", "tid").with_row_index("launch_row").collect()
-    rows = calls.select("key", "launch_row")
-    if calls["key"].n_unique() < calls.height:
+    rows = calls.select("key", "launch_row").filter(pl.col("key").is_not_null())
+    keyed = ops.select(_KEY).collect()
+    row = _joined(keyed, rows)
+    if len(row) > keyed.height:
         took = pl.col("end_ns") - pl.col("start_ns")
-        rows = calls.sort(took, "start_ns").unique("key", keep="first").select(rows.columns)
-    rows = rows.filter(pl.col("key").is_not_null())
-    found = ops.select(_KEY).join(rows.lazy(), on="key", how="left", maintain_order="left")
-    row = found.select("launch_row").collect()["launch_row"]
+        shortest = calls.sort(took, "start_ns").unique("key", keep="first")
+        row = _joined(keyed, shortest.select("key", "launch_row"))
     return pl.DataFrame(
         {
             "launch_row": row,
@@ -39,3 +39,8 @@ def launches(ops: pl.LazyFrame, api: pl.LazyFrame | None) -> pl.DataFrame:
             "launch_tid": calls["tid"].gather(row),
         }
     )
+
+
+def _joined(keyed: pl.DataFrame, rows: pl.DataFrame) -> pl.Series:
+    """Return the row of each key; more than there are keys if several rows share one."""
+    return keyed.join(rows, on="key", how="left", maintain_order="left")["launch_row"]

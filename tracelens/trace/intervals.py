@@ -56,7 +56,7 @@ def gaps(frame: pl.DataFrame) -> pl.DataFrame:
     return (
         frame.lazy()
         .select("op_id", _START, _END)
-        .sort("start_ns", "op_id")
+        .sort("start_ns", maintain_order=True)
         .with_columns(free_ns=reached.shift(), before=holder.shift())
         .filter(pl.col("free_ns") < _START)
         .select("before", start_ns="free_ns", end_ns="start_ns", after="op_id")

@@ -68,21 +68,22 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
             "gpu_ops": pool.submit(gpu_ops, gather, names),
             "api": pool.submit(api, gather, names),
         }
-    tables = {name: part.result() for name, part in parts.items()}
-    tables["ranges"] = ranges(gather, names, _last(tables))
-    tables |= {
+    found = {name: part.result() for name, part in parts.items()}
+    tables: dict[str, pl.LazyFrame | None] = {
+        **gather.near({name: frame for name, frame in found.items() if frame is not None}),
+        "ranges": ranges(gather, names),
         "threads": facts.threads(storage),
         "devices": facts.devices(storage),
         "names": names.frame(),
         **_on_request(gather),
     }
     facts.diagnostics(gather)
-    if lost := storage.lost_rows():
-        gather.note("damaged", f"About {lost:,} rows could not be read: the file is damaged.")
+    for loss in storage.losses():
+        gather.note("damaged", loss)
     producer, schema_version = facts.producer(storage)
     source = Source(path, storage.format, producer, schema_version, facts.capture_facts(storage))
     present = {name: frame for name, frame in tables.items() if frame is not None}
-    return Trace(source, present, tuple(gather.caveats), (spill, storage))
+    return Trace(source, present, gather.said(), (spill, storage))
 
 
 def on_request(path: Path) -> Mapping[str, pl.LazyFrame]:
@@ -157,17 +158,6 @@ def _note_missing_bytes(gather: Gather) -> None:
             f"The file is cut off: {missing:,} bytes are missing at its end. "
             "What follows covers what could be read.",
         )
-
-
-def _last(tables: Mapping[str, pl.LazyFrame | None]) -> int | None:
-    import polars as pl
-
-    ends = [
-        frame.select(pl.col("end_ns").max()).collect().item()
-        for frame in tables.values()
-        if frame is not None
-    ]
-    return max((end for end in ends if end is not None), default=None)
 
 
 READER = Reader(recognises, read, on_request)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from tracelens.readers.nsys.gather import cast, pid, tid
+from tracelens.readers.nsys.names import own_id
 from tracelens.trace.schema import API
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def api(gather: Gather, names: Names) -> pl.LazyFrame | None:
         calls = raw.filter(pl.col("event_class").ne_missing(_BACKTRACE)).with_columns(
             # The recording may stop inside a call, which then has no end.
             pl.col("end_ns").fill_null(pl.col("start_ns")),
-            name_id=pl.when(pl.col("name_id") >= 0).then("name_id").otherwise(unnamed),
+            name_id=own_id("name_id").fill_null(unnamed),
             pid=pid("thread"),
             tid=tid("thread"),
         )

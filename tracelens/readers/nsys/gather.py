@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 SPILL_PARTS: Final = 24
 """Tables of more parts than this go through Parquet files, so that memory stays bounded."""
+FAR_NS: Final = 2**50
+"""Thirteen days: rows further than this from the others do not belong to the recording."""
+_MOST_NS: Final = 2**62
 
 
 @dataclass
@@ -39,6 +43,9 @@ class Gather:
     everything: bool = False
     progress: Progress = no_progress
     caveats: list[Caveat] = field(default_factory=list)
+    extent: tuple[int, int] | None = None
+    """First start and last end of what `near` has returned so far."""
+    _aside: list[tuple[str, int]] = field(default_factory=list)
 
     def has(self, table: str, needed: Sequence[str]) -> bool:
         """Tell whether a table can be used; one that lacks needed columns is a caveat."""
@@ -89,16 +96,62 @@ class Gather:
         """Return the rows that have a start and an end not before it; the others are counted."""
         good = frame.filter(pl.col("end_ns") >= pl.col("start_ns"))
         if bad := frame.height - good.height:
+            self._aside.append((table, bad))
+        return good
+
+    def near(self, frames: Mapping[str, pl.LazyFrame]) -> dict[str, pl.LazyFrame]:
+        """Return the rows whose times can belong to one recording; the others are counted.
+
+        One flipped bit throws a row decades away, where sums of times no longer fit 64 bits.
+        """
+        facts = {name: _facts(frame) for name, frame in frames.items()}
+        extents = [(first, last) for first, last, _ in facts.values() if first is not None]
+        extents += [self.extent] if self.extent else []
+        if not extents:
+            return dict(frames)
+        first, last = min(f for f, _ in extents), max(e for _, e in extents)
+        if last - first <= FAR_NS and all(took < _MOST_NS for _, _, took in facts.values()):
+            self.extent = first, last
+            return dict(frames)
+        starts = pl.concat([frame.select("start_ns") for frame in frames.values()])
+        middle = self.extent[0] if self.extent else int(starts.median().collect().item())
+        return {name: self._near(name, frame, middle) for name, frame in frames.items()}
+
+    def _near(self, name: str, frame: pl.LazyFrame, middle: int) -> pl.LazyFrame:
+        low, high = max(middle - FAR_NS, -(2**63)), min(middle + FAR_NS, 2**63 - 1)
+        times = pl.col("start_ns", "end_ns").is_between(low, high).fill_null(value=True)
+        whole = frame.collect()
+        kept = whole.filter(pl.all_horizontal(times))
+        first, last, took = _facts(kept.lazy())
+        if took >= _MOST_NS:
+            kept = kept.filter(pl.col("end_ns") - pl.col("start_ns") <= _MOST_NS // kept.height)
+        if first is not None:
+            known = self.extent or (first, last)
+            self.extent = min(known[0], first), max(known[1], last)
+        if far := whole.height - kept.height:
             self.note(
                 "damaged",
-                f"{bad:,} rows of {table} were set aside: they have no start or end, "
-                "or end before they start.",
+                f"{far:,} rows of {name} were set aside: they are weeks away from the others.",
             )
-        return good
+        if "op_id" in kept.columns:
+            kept = kept.with_columns(op_id=pl.int_range(pl.len(), dtype=pl.UInt32))
+        return kept.lazy()
 
     def note(self, kind: str, text: str) -> None:
         """Add a caveat."""
         self.caveats.append(Caveat(kind, text))
+
+    def said(self) -> tuple[Caveat, ...]:
+        """Return all caveats, with one for each table that rows were set aside of."""
+        rows: Counter[str] = Counter()
+        for table, bad in self._aside:
+            rows[table] += bad
+        why = "they have no start or end, or end before they start."
+        aside = [
+            Caveat("damaged", f"{bad:,} rows of {table} were set aside: {why}")
+            for table, bad in sorted(rows.items())
+        ]
+        return (*self.caveats, *aside)
 
     def _spilled(
         self, table: str, parts: Sequence[Part], changed: Callable[[Part], pl.DataFrame]
@@ -114,6 +167,15 @@ class Gather:
         with ThreadPoolExecutor(_workers()) as pool:
             files = list(pool.map(write, range(len(parts)), parts))
         return pl.scan_parquet(files)
+
+
+def _facts(frame: pl.LazyFrame) -> tuple[int | None, int | None, float]:
+    """Return the first time, the last one, and all durations together, which may not fit 64 bits."""
+    start, end = pl.col("start_ns"), pl.col("end_ns")
+    took = end.cast(pl.Float64) - start.cast(pl.Float64)
+    return frame.select(
+        start.min(), last=pl.max_horizontal(start.max(), end.max()), took=took.sum()
+    ).collect().row(0)
 
 
 def cast(schema: Mapping[str, object]) -> list[pl.Expr]:

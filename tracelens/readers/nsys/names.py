@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from tracelens.readers.nsys.gather import Gather
 
 
+def own_id(column: str) -> pl.Expr:
+    """Return ids that StringIds can have; null for others, which may be those of made names."""
+    return pl.when(pl.col(column).is_between(0, 2**31 - 1)).then(pl.col(column))
+
+
 class Names:
     """The names of one export, looked up as tables need them."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from tracelens.readers.nsys.gather import cast, pid
+from tracelens.readers.nsys.names import own_id
 from tracelens.trace.schema import GPU_OPS
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _made(activity: Activity, names: Names, *, everything: bool) -> dict[str, pl
     made = {"kind": pl.lit(activity.kind), "pid": pid("process")}
     if activity.kind == "kernel":
         unnamed = names.id_of("(unnamed kernel)")
-        made["name_id"] = pl.when(pl.col("name_id") >= 0).then("name_id").otherwise(unnamed)
+        made["name_id"] = own_id("name_id").fill_null(unnamed)
         if everything:
             made["shared_bytes"] = pl.sum_horizontal("static_bytes", "dynamic_bytes")
     elif activity.kind == "memset":

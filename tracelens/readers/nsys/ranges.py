@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from tracelens.readers.nsys.gather import cast, pid, tid
+from tracelens.readers.nsys.names import own_id
 from tracelens.trace.nesting import nested
 from tracelens.trace.schema import RANGES
 
@@ -30,11 +31,8 @@ _COLUMNS: Final = {
 }
 
 
-def ranges(gather: Gather, names: Names, last_ns: int | None) -> pl.LazyFrame | None:
-    """Return the `ranges` table.
-
-    ``last_ns`` is the latest time of everything else; ranges never closed end there.
-    """
+def ranges(gather: Gather, names: Names) -> pl.LazyFrame | None:
+    """Return the `ranges` table, read last: ranges never closed end where everything ends."""
     if not gather.has(TABLE, ("start", "eventType", "globalTid")):
         return None
     kinds = [*_PUSH_POP, *_START_END, _DOMAIN]
@@ -49,7 +47,8 @@ def ranges(gather: Gather, names: Names, last_ns: int | None) -> pl.LazyFrame | 
         closed=pl.col("end_ns").is_not_null(),
     )
     domains = _domains(raw, names)
-    raw = _ended(gather, raw.filter(pl.col("type") != _DOMAIN), last_ns)
+    events = raw.lazy().filter(pl.col("type") != _DOMAIN)
+    raw = _ended(gather, gather.near({TABLE: events})[TABLE].collect())
     frame = gather.sound(TABLE, raw).join(domains, on=["pid", "domain_id"], how="left")
     frame = frame.with_columns(
         kind=pl.when(pl.col("type").is_in(_START_END))
@@ -64,6 +63,7 @@ def ranges(gather: Gather, names: Names, last_ns: int | None) -> pl.LazyFrame | 
 
 def _named(raw: pl.DataFrame, names: Names) -> pl.DataFrame:
     """Return the rows with `name_id` from the text itself or from the registered string."""
+    raw = raw.with_columns(name_id=own_id("name_id"))
     aliases = names.resolve(raw["name_id"].drop_nulls().unique())
     texts = names.of_texts(raw["text"])
     return (
@@ -87,7 +87,7 @@ def _domains(raw: pl.DataFrame, names: Names) -> pl.DataFrame:
     )
 
 
-def _ended(gather: Gather, raw: pl.DataFrame, last_ns: int | None) -> pl.DataFrame:
+def _ended(gather: Gather, raw: pl.DataFrame) -> pl.DataFrame:
     unclosed = raw.height - raw["closed"].sum()
     if not unclosed:
         return raw
@@ -95,5 +95,5 @@ def _ended(gather: Gather, raw: pl.DataFrame, last_ns: int | None) -> pl.DataFra
         "note",
         f"{unclosed:,} NVTX ranges were never closed: they are taken to last until the end.",
     )
-    last = max(t for t in (last_ns, raw["start_ns"].max(), raw["end_ns"].max(), 0) if t is not None)  # type: ignore[type-var]
-    return raw.with_columns(pl.col("end_ns").fill_null(last))
+    last = gather.extent[1] if gather.extent else 0
+    return raw.with_columns(pl.col("end_ns").fill_null(pl.max_horizontal("start_ns", last)))

@@ -39,8 +39,8 @@ class Storage(Protocol):
         """Return a small table as dictionaries; an absent one is empty."""
         ...
 
-    def lost_rows(self) -> int:
-        """Return how many rows of the parts read so far could not be read."""
+    def losses(self) -> list[str]:
+        """Return what could not be read so far, in sentences."""
         ...
 
 
