@@ -1,4 +1,4 @@
-"""Asking a trace: from a file or a builder to the rows of a table, and to the phase of each kernel."""
+"""Asking a trace: from a file or a builder to rows of a table and phases of kernels."""
 
 from __future__ import annotations
 

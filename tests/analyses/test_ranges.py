@@ -1,4 +1,4 @@
-"""The table of ranges: what was launched inside each, by its own thread and by those it waits for."""
+"""The table of ranges: what was launched in each, by its own thread and those it waits for."""
 
 from __future__ import annotations
 

@@ -48,7 +48,10 @@ def test_the_api_is_counted_by_function_whatever_its_version(tmp_path: Path) -> 
     main.call("cudaLaunchKernel_v7000", 20, 40)
     main.call("cuLaunchKernel", 50, 90, event_class=1)
 
-    rows = {row["name"]: (row["calls"], row["total_ns"]) for row in table(linked(trace, tmp_path), "api")}
+    rows = {
+        row["name"]: (row["calls"], row["total_ns"])
+        for row in table(linked(trace, tmp_path), "api")
+    }
 
     assert rows["cuLaunchKernel"] == (1, 40)
     assert rows["cudaLaunchKernel"] == (2, 30)
@@ -229,7 +232,9 @@ def test_the_share_of_each_family_is_of_its_phase(tmp_path: Path) -> None:
     main = trace.thread("python")
     main.push("forward", 0, 100)
     main.kernel("ampere_sgemm_128x64_tn", at=10, run=(200, 275))
-    main.kernel("void at::native::vectorized_elementwise_kernel<4, gelu>(int)", at=20, run=(275, 300))
+    main.kernel(
+        "void at::native::vectorized_elementwise_kernel<4, gelu>(int)", at=20, run=(275, 300)
+    )
 
     of = linked(trace, tmp_path)
 

@@ -199,9 +199,7 @@ def test_the_order_of_rows_in_the_file_does_not_matter(
 
 def nearly(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Round what is no integer: sums of floats depend on their order in the last digit."""
-    return [
-        {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()} for row in rows
-    ]
+    return [{k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
 
 
 @some
@@ -220,7 +218,9 @@ def test_processes_read_one_by_one_add_up_to_the_whole(
     added: defaultdict[str | None, Counter[str]] = defaultdict(Counter)
     for pid in PIDS:
         if any(w.pid == pid for w in story.work):
-            for phase, row in by_phase(attributed(story.trace(pids=[pid]), tmp_path_factory)).items():
+            for phase, row in by_phase(
+                attributed(story.trace(pids=[pid]), tmp_path_factory)
+            ).items():
                 added[phase].update(row)
 
     assert whole == added

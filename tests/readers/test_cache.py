@@ -13,7 +13,10 @@ from tracelens.links.linked import link
 from tracelens.readers import open as opening
 from tracelens.readers.open import open_trace as opened_meanwhile
 from tracelens.trace import store
-from tracelens.trace.model import Trace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tracelens.trace.model import Trace
 
 TABLES = ("totals", "phases", "families", "kernels", "api", "gaps", "streams", "devices")
 

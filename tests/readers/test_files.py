@@ -1,4 +1,4 @@
-"""Files and folders: packed, odd of name, not writable, with journals; nothing is left beside them."""
+"""Files and folders: packed, odd of name, not writable, with journals; nothing is left beside."""
 
 from __future__ import annotations
 

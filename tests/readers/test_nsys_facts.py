@@ -1,4 +1,4 @@
-"""What nsys exports tell beside events: threads, GPUs, memory, metrics, and the recorder's words."""
+"""What nsys exports tell beside events: threads, GPUs, memory, metrics, the recorder's words."""
 
 from __future__ import annotations
 

@@ -246,12 +246,13 @@ def test_a_call_that_the_recording_stopped_in_is_still_a_launch(tmp_path: Path) 
     main.push("forward", 0, 100)
     main.kernel("k", at=10, run=(20, 30))
     path = trace.write(tmp_path / "run.sqlite")
+    name = "CUPTI_ACTIVITY_KIND_RUNTIME"
     columns = "eventClass, globalTid, correlationId, nameId, returnValue"
     changed(
         path,
-        f"CREATE TABLE other AS SELECT start, NULL AS end, {columns} FROM CUPTI_ACTIVITY_KIND_RUNTIME",
-        "DROP TABLE CUPTI_ACTIVITY_KIND_RUNTIME",
-        "ALTER TABLE other RENAME TO CUPTI_ACTIVITY_KIND_RUNTIME",
+        f"CREATE TABLE other AS SELECT start, NULL AS end, {columns} FROM {name}",
+        f"DROP TABLE {name}",
+        f"ALTER TABLE other RENAME TO {name}",
     )
 
     assert linked(path).coverage()["own_thread"] == 1

@@ -8,7 +8,7 @@ import polars as pl
 
 from tracelens.analyses import Analysis
 from tracelens.analyses.longest_gaps import with_neighbours
-from tracelens.links.idle import idle
+from tracelens.links.idle import SCHEMA, idle
 from tracelens.trace.store import remembered
 
 if TYPE_CHECKING:
@@ -28,16 +28,26 @@ def gaps(linked: Linked) -> pl.DataFrame:
 
 
 def _gaps(linked: Linked) -> pl.DataFrame:
-    times = idle(linked)
-    by_cause = times.group_by("device", "cause").agg(
-        gaps=pl.len().cast(pl.Int64),
-        total_ns=pl.col("idle_ns").sum(),
-        median_ns=pl.col("idle_ns").median(),
-        longest_ns=pl.col("idle_ns").max(),
-        **{c: pl.col(c).get(pl.col("idle_ns").arg_max()) for c in ("before", "after", "last_row")},
+    key = ["device", "cause"]
+    times = [pl.DataFrame(schema={c: SCHEMA[c] for c in (*key, "idle_ns")})]
+    longest = pl.DataFrame(schema=SCHEMA)
+    for part in idle(linked):
+        times.append(part.select(times[0].columns))
+        firsts = part.filter(pl.col("idle_ns") == pl.col("idle_ns").max().over(key))
+        both = pl.concat([longest, firsts]).sort("idle_ns", "start_ns", descending=[True, False])
+        longest = both.unique(key, keep="first", maintain_order=True)
+    by_cause = (
+        pl.concat(times)
+        .group_by(key)
+        .agg(
+            gaps=pl.len().cast(pl.Int64),
+            total_ns=pl.col("idle_ns").sum(),
+            median_ns=pl.col("idle_ns").median(),
+        )
     )
+    around = with_neighbours(linked, longest).rename({"idle_ns": "longest_ns"})
     return (
-        with_neighbours(linked, by_cause)
+        by_cause.join(around, on=key, nulls_equal=True)
         .rename({"total_ns": "idle_ns"})
         .with_columns(
             pl.col("cause").cast(pl.String),

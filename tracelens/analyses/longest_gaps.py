@@ -8,7 +8,7 @@ import polars as pl
 
 from tracelens.analyses import Analysis
 from tracelens.analyses.api import plain_name
-from tracelens.links.idle import idle
+from tracelens.links.idle import SCHEMA, idle
 
 if TYPE_CHECKING:
     from tracelens.links.linked import Linked
@@ -23,7 +23,10 @@ def longest_gaps(linked: Linked) -> pl.DataFrame:
     `call` is the last CUDA call of the launching thread before it launched the op after the gap;
     null where that op had been launched before the gap began.
     """
-    longest = idle(linked).sort("idle_ns", "start_ns", descending=[True, False]).head(MOST)
+    longest = pl.DataFrame(schema=SCHEMA)
+    for part in idle(linked):
+        both = pl.concat([longest, part.top_k(MOST, by="idle_ns")])
+        longest = both.sort("idle_ns", "start_ns", descending=[True, False]).head(MOST)
     return with_neighbours(linked, longest).select(
         "idle_ns", "cause", "before_name", "after_name", "call", "device", "thread",
         "start_ns", "end_ns",

@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-_EPILOG = r"""
+_EPILOG = """
 \b
 Examples:
   echo 'eval "$(tracelens completion bash)"' >> ~/.bashrc

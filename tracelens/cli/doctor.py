@@ -1,4 +1,4 @@
-"""Say what this machine has for profiling: each tool, its version, and what that allows or prevents."""
+"""Say what this machine has for profiling, and what each tool's version allows or prevents."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tracelens import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-_EPILOG = r"""
+_EPILOG = """
 \b
 Examples:
   tracelens doctor
@@ -52,8 +52,14 @@ _IMPORTER_PLACES: Final = (
     "opt/nvidia/nsight-systems*/*/host-linux-*/QdstrmImporter",
     "usr/local/cuda*/nsight-systems*/host-linux-*/QdstrmImporter",
 )
-_CUDA_OF_NSYS: Final = ((2025, 4, 13), (2022, 4, 12))
-"""From (year, release) on nsys knows this major version of CUDA; newest first."""
+_NSYS_LIMITS: Final = (
+    (
+        (2023, 1),
+        "cannot import captures of CUDA 12 or 13 programs",
+    ),  # tried: unknown function index
+    ((2025, 3), "is older than CUDA 13, and may not import captures of its programs"),
+)
+"""What an nsys older than (year, release) cannot do; the first that fits counts."""
 _SMI: Final = ("index", "name", "memory.total", "driver_version")
 
 
@@ -207,8 +213,9 @@ def _nsys() -> Iterable[Check]:
 def _nsys_says(version: re.Match[str], path: str) -> str:
     year, release = int(version[1]), int(version[2])
     says = f"exports reports up to nsys {year}.{release}"
-    cuda = next((c for y, r, c in _CUDA_OF_NSYS if (year, release) >= (y, r)), 11)
-    says += f"; records programs of CUDA {cuda} and older"
+    limits = (limit for before, limit in _NSYS_LIMITS if (year, release) < before)
+    if limit := next(limits, ""):
+        says += f"; {limit}"
     if "nsight-compute" in path:
         says += "; a copy inside Nsight Compute, which cannot turn a recording into a report"
     return says

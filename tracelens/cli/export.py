@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tracelens.exports import Exporter
     from tracelens.links.linked import Cut
 
-_EPILOG = r"""
+_EPILOG = """
 \b
 Examples:
   tracelens export run.sqlite --to perfetto

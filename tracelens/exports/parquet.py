@@ -1,4 +1,4 @@
-"""One Parquet file per table of the trace, for polars, DuckDB or pandas, and for tracelens itself.
+"""One Parquet file per table of the trace, for polars, DuckDB, pandas and tracelens.
 
 The tables are those of `trace.schema`, with these columns more: `gpu_ops` has the launch, the
 phase and how it was found; `names` has the short name and family of GPU work.
@@ -13,7 +13,7 @@ import polars as pl
 
 from tracelens import __version__
 from tracelens.exports import Exporter, Progress, calls, no_progress
-from tracelens.readers.parquet import LAYOUT, MANIFEST, MARK, is_export
+from tracelens.readers.parquet import LAYOUT, MANIFEST, MARK, checksum, is_export
 from tracelens.trace.schema import TABLES
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def write(linked: Linked, path: Path, /, *, progress: Progress = no_progress) ->
         progress("writing tables", number, len(tables))
         frame.sink_parquet(path / f"{name}.parquet", compression="zstd", maintain_order=True)
     # The manifest comes last: a folder without it is no export.
-    text = json.dumps(_manifest(linked, tuple(tables)), indent=2, ensure_ascii=False)
+    text = json.dumps(_manifest(linked, path, tuple(tables)), indent=2, ensure_ascii=False)
     (path / MANIFEST).write_text(text + "\n", encoding="utf-8", errors="replace")
 
 
@@ -113,7 +113,7 @@ def _merged(spans: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int]]
     return merged
 
 
-def _manifest(linked: Linked, tables: tuple[str, ...]) -> dict[str, Any]:
+def _manifest(linked: Linked, path: Path, tables: tuple[str, ...]) -> dict[str, Any]:
     trace = linked.trace
     caveats = [(caveat.kind, caveat.text) for caveat in trace.caveats]
     whole = trace.get("gpu_ops")
@@ -135,7 +135,7 @@ def _manifest(linked: Linked, tables: tuple[str, ...]) -> dict[str, Any]:
         },
         "phase_source": linked.phase_source,
         "caveats": caveats,
-        "tables": list(tables),
+        "tables": {name: {"sha256": checksum(path / f"{name}.parquet")} for name in tables},
     }
 
 

@@ -224,14 +224,15 @@ def _metadata(name: str, pid: int, tid: int | None, value: str | int) -> str:
 
 def _on_threads(linked: Linked, tracks: _Tracks) -> pl.DataFrame:
     """Return ranges and API calls with their tracks; a call nests in the range that made it."""
-    # Columns that a recording lacks are null.
-    ours = {**RANGES.schema(everything=True), **API.schema(everything=True)}
-    parts = [pl.DataFrame(schema={**ours, "launch_row": pl.UInt32, "cat": pl.String})]
+    # Columns that a recording lacks are null; places are found anew, for ranges and calls at once.
+    columns = {**RANGES.schema(everything=True), **API.schema(everything=True)}
+    parts = [pl.DataFrame(schema={**columns, "launch_row": pl.UInt32, "cat": pl.String})]
     if "ranges" in linked.trace:
         parts.append(linked.ranges().with_columns(cat=pl.lit("range")).collect())
     if (api := calls(linked)) is not None:
         parts.append(api.with_columns(cat=pl.lit("api")))
-    both = nested(pl.concat(parts, how="diagonal_relaxed")).drop("range_id", "depth", "parent")
+    both = pl.concat(parts, how="diagonal_relaxed").drop("range_id", "depth", "lane", "parent")
+    both = nested(both).drop("range_id", "depth", "parent")
     placed = {
         key: tracks.thread(
             tracks.process("host", key[0], real=key[0]),

@@ -9,6 +9,8 @@ import polars as pl
 from tracelens.trace.intervals import gaps
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from polars._typing import PolarsDataType
 
     from tracelens.links.linked import Linked
@@ -19,7 +21,7 @@ PyTorch's eager mode takes 5 to 50 us on the CPU."""
 
 CAUSES: Final = ("synchronising", "launch_bound", "no_api_call", "queued", "unknown")
 _CAUSE_TYPE: Final = pl.Enum(CAUSES)
-_SCHEMA: Final[dict[str, PolarsDataType]] = {
+SCHEMA: Final[dict[str, PolarsDataType]] = {
     "device": pl.Int32,
     "start_ns": pl.Int64,
     "end_ns": pl.Int64,
@@ -29,15 +31,16 @@ _SCHEMA: Final[dict[str, PolarsDataType]] = {
     "cause": _CAUSE_TYPE,
     "last_row": pl.UInt32,
 }
+_PART_ROWS: Final = 4_000_000
 _BLOCKING: Final = r"(?i)synchronize|^cu(da)?memcpy[^a]*(_v\d+)?$|^cu(da)?(free|malloc|memalloc)"
 
 
-def idle(linked: Linked) -> pl.DataFrame:
-    """Return every idle time between a device's first and last op.
+def idle(linked: Linked) -> Iterator[pl.DataFrame]:
+    """Give every idle time between a device's first and last op, in parts of bounded size.
 
     Columns: device, start_ns, end_ns, idle_ns, before and after (op_id of the neighbours),
-    launch_row of the op after, cause, and last_row: the row in `api` of its thread's last call
-    before that launch. The causes:
+    cause, and last_row: the row in `api` of its thread's last call before that launch. The
+    causes:
 
     - queued: the op had been launched already; the GPU waited for something else (another
       stream, an event, the launch itself to arrive).
@@ -48,16 +51,25 @@ def idle(linked: Linked) -> pl.DataFrame:
     - no_api_call: it made no call for longer than that: it was busy on the CPU.
     - unknown: the launch was not recorded.
     """
+    calls = _last_calls(linked)
     devices = linked.ops["device"].unique().sort()
-    parts = [_on_device(linked, device, alone=len(devices) == 1) for device in devices]
-    return pl.concat(parts) if parts else pl.DataFrame(schema=_SCHEMA)
+    for device in devices:
+        ops = linked.ops.lazy().select("op_id", "start_ns", "end_ns", "device")
+        if len(devices) > 1:
+            ops = ops.filter(pl.col("device").eq_missing(pl.lit(device, pl.Int32)))
+        ordered = ops.drop("device").sort("start_ns", maintain_order=True).collect()
+        reached_ns: int | None = None
+        holder: int | None = None
+        for part in ordered.iter_slices(_PART_ROWS):
+            yield _with_cause(linked, gaps(part, reached_ns, holder), device, calls)
+            latest = part.row(part["end_ns"].arg_max() or 0, named=True)
+            if reached_ns is None or latest["end_ns"] > reached_ns:
+                reached_ns, holder = latest["end_ns"], latest["op_id"]
 
 
-def _on_device(linked: Linked, device: int | None, *, alone: bool) -> pl.DataFrame:
-    ops = linked.ops.select("op_id", "start_ns", "end_ns", "device")
-    if not alone:
-        ops = ops.filter(pl.col("device").eq_missing(device))
-    found = gaps(ops)
+def _with_cause(
+    linked: Linked, found: pl.DataFrame, device: int | None, calls: pl.DataFrame
+) -> pl.DataFrame:
     launch = linked.ops.select("op_id", "launch_row", "launch_ns")
     if linked.whole:
         # All ops are there, so op_id is the row.
@@ -68,7 +80,12 @@ def _on_device(linked: Linked, device: int | None, *, alone: bool) -> pl.DataFra
         )
     late = pl.col("launch_ns") >= pl.col("start_ns")
     rows = found.select(pl.when(late).then("launch_row"))["launch_row"]
-    found = found.hstack(_last_calls(linked, rows))
+    last = calls["last_row"].gather(rows)
+    found = found.with_columns(
+        last_row=last,
+        last_end_ns=calls["end_ns"].gather(last),
+        blocks=calls["blocks"].gather(last).fill_null(value=False),
+    )
     into = pl.col("last_end_ns") > pl.col("start_ns") - LAUNCHING_NS
     pause = pl.col("launch_ns") - pl.max_horizontal("last_end_ns", "start_ns")
     cause = (
@@ -91,42 +108,33 @@ def _on_device(linked: Linked, device: int | None, *, alone: bool) -> pl.DataFra
         device=pl.lit(device, pl.Int32),
         idle_ns=pl.col("end_ns") - pl.col("start_ns"),
         cause=cause,
-    ).select(list(_SCHEMA))
+    ).select(list(SCHEMA))
 
 
 def _cause(name: str) -> pl.Expr:
     return pl.lit(name, _CAUSE_TYPE)
 
 
-def _last_calls(linked: Linked, rows: pl.Series) -> pl.DataFrame:
-    """Return for calls, by their row in `api` or null, the call before on the same thread.
+def _last_calls(linked: Linked) -> pl.DataFrame:
+    """Return, by row of `api`: the call's end, whether it waits for the GPU, and last_row.
 
-    Columns: last_row, last_end_ns, and blocks: whether that call waits for the GPU.
+    `last_row` is the call before on the same thread.
     """
     api = linked.trace.get("api")
     if api is None:
-        nothing = {"last_row": pl.UInt32, "last_end_ns": pl.Int64, "blocks": pl.Boolean}
-        return pl.DataFrame({n: pl.Series([None] * len(rows), dtype=t) for n, t in nothing.items()})
+        nothing = {"last_row": pl.UInt32, "end_ns": pl.Int64, "blocks": pl.Boolean}
+        return pl.DataFrame(schema=nothing)
     names = linked.trace["names"].filter(pl.col("name").str.contains(_BLOCKING))
     blocking = names.select("name_id").collect()["name_id"]
     row = pl.col("row")
     before = (
         api.select("pid", "tid", "start_ns")
         .with_row_index("row")
-        .sort("start_ns")
+        .sort("start_ns", maintain_order=True)
         .select("row", last_row=row.shift().over("pid", "tid"))
         .sort("row")
         .select("last_row")
+        .collect()
     )
-    last = before.collect()["last_row"].gather(rows)
-    facts = api.select("end_ns", "name_id").collect()
-    return pl.DataFrame(
-        {
-            "last_row": last,
-            "last_end_ns": facts["end_ns"].gather(last),
-            "blocks": facts["name_id"]
-            .gather(last)
-            .is_in(blocking.implode())
-            .fill_null(value=False),
-        }
-    )
+    facts = api.select("end_ns", blocks=pl.col("name_id").is_in(blocking.implode()))
+    return before.hstack(facts.collect())

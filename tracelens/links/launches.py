@@ -12,6 +12,7 @@ LAUNCH_COLUMNS: Final = {
     "launch_tid": pl.Int32,
 }
 _KEY: Final = (pl.col("pid").cast(pl.Int64) * 2**32 + pl.col("correlation")).alias("key")
+_JOINED_AT_ONCE: Final = 4_000_000
 
 
 def launches(ops: pl.LazyFrame, api: pl.LazyFrame | None) -> pl.DataFrame:
@@ -24,23 +25,43 @@ def launches(ops: pl.LazyFrame, api: pl.LazyFrame | None) -> pl.DataFrame:
     if api is None:
         missing = {name: pl.lit(None, dtype) for name, dtype in LAUNCH_COLUMNS.items()}
         return ops.select(**missing, op_id="op_id").drop("op_id").collect()
-    calls = api.select(_KEY, "start_ns", "end_ns", "tid").with_row_index("launch_row").collect()
-    rows = calls.select("key", "launch_row").filter(pl.col("key").is_not_null())
-    keyed = ops.select(_KEY).collect()
-    row = _joined(keyed, rows)
-    if len(row) > keyed.height:
-        took = pl.col("end_ns") - pl.col("start_ns")
-        shortest = calls.sort(took, "start_ns").unique("key", keep="first")
-        row = _joined(keyed, shortest.select("key", "launch_row"))
+    rows = _launch_rows(ops.select(_KEY).collect(), api)
     return pl.DataFrame(
         {
-            "launch_row": row,
-            "launch_ns": calls["start_ns"].gather(row),
-            "launch_tid": calls["tid"].gather(row),
+            "launch_row": rows,
+            "launch_ns": _column(api, "start_ns").gather(rows),
+            "launch_tid": _column(api, "tid").gather(rows),
         }
     )
 
 
-def _joined(keyed: pl.DataFrame, rows: pl.DataFrame) -> pl.Series:
-    """Return the row of each key; more than there are keys if several rows share one."""
-    return keyed.join(rows, on="key", how="left", maintain_order="left")["launch_row"]
+def _launch_rows(keys: pl.DataFrame, api: pl.LazyFrame) -> pl.Series:
+    """Return the row of each key's call, joining some millions at a time to bound memory."""
+    calls = api.select(_KEY).with_row_index("launch_row").collect()
+    calls = calls.filter(pl.col("key").is_not_null())
+    cuts = calls["key"].sort()[_JOINED_AT_ONCE::_JOINED_AT_ONCE].unique().sort()
+    if cuts.is_empty():
+        return _joined(keys, calls, api)
+    rows = pl.repeat(None, keys.height, dtype=pl.UInt32, eager=True)
+    bounds = [None, *cuts, None]
+    for first, end in zip(bounds, bounds[1:], strict=False):
+        inside = pl.lit(value=True) if first is None else pl.col("key") >= first
+        inside &= pl.lit(value=True) if end is None else pl.col("key") < end
+        some = keys.with_row_index("place").filter(inside)
+        rows = rows.scatter(some["place"], _joined(some, calls.filter(inside), api))
+    return rows.alias("launch_row")
+
+
+def _joined(keys: pl.DataFrame, calls: pl.DataFrame, api: pl.LazyFrame) -> pl.Series:
+    """Return the row of each key's call, in order of the keys."""
+    joined = keys.join(calls, on="key", how="left", maintain_order="left")
+    if joined.height > keys.height:
+        took = api.select(took=pl.col("end_ns") - pl.col("start_ns")).collect()["took"]
+        ranked = calls.with_columns(took=took.gather(calls["launch_row"]))
+        shortest = ranked.sort("took", "launch_row").unique("key", keep="first")
+        joined = keys.join(shortest, on="key", how="left", maintain_order="left")
+    return joined["launch_row"]
+
+
+def _column(frame: pl.LazyFrame, name: str) -> pl.Series:
+    return frame.select(name).collect()[name]

@@ -163,15 +163,21 @@ def _by_ranges(
     for phase_range in found:
         by_pid.setdefault(phase_range.pid, []).append(phase_range)
     work = ops.select("pid", "launch_tid", "op_id").with_columns(moment=moments)
+    if len(by_pid) == 1 and (work["pid"] == next(iter(by_pid))).all(ignore_nulls=False):
+        ((pid, ranges),) = by_pid.items()
+        return _linked_only(_in_process(trace, work, pid, ranges))
     elsewhere = ~pl.col("pid").is_in(list(by_pid)).fill_null(value=False)
     parts = [
         work.filter(elsewhere).select("op_id", "moment", code=pl.lit(None, _CODE), how=how("none"))
     ]
     for pid, ranges in by_pid.items():
         parts.append(_in_process(trace, work.filter(pl.col("pid") == pid), pid, ranges))
-    parts = [part for part in parts if part.height] or parts[:1]
-    both = pl.concat(parts).sort("op_id") if len(parts) > 1 else parts[0]
-    return both.select(
+    return _linked_only(pl.concat(parts).sort("op_id"))
+
+
+def _linked_only(found: pl.DataFrame) -> pl.DataFrame:
+    """Return code and how, where ops whose launch is not known are unlinked."""
+    return found.select(
         "code",
         how=pl.when(pl.col("moment").is_null()).then(how("unlinked")).otherwise("how"),
     )

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
+import signal
+import stat
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
@@ -17,7 +22,7 @@ from tracelens.readers import Progress, no_progress
 from tracelens.trace.scratch import Scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tracelens.readers import Reader
     from tracelens.trace.model import Trace
@@ -52,34 +57,54 @@ def open_trace(
             in no known format. The message says what to do.
     """
     from tracelens.trace import store
+    from tracelens.trace.model import Caveat
 
+    _check_kind(path)
     cache = cache and not everything
     key = store.key(path) if cache and path.exists() else None
     if key and (known := store.load(key, path)):
         trace, reader = known
         tables = registry.load("reader", reader).on_request(path) if reader else {}
         return replace(trace, tables={**trace.tables, **tables})
-    name, reader, content, kept = _recognised(path)
-    trace = reader.read(content, everything=everything, progress=progress)
+    try:
+        name, reader, content, kept = _recognised(path)
+        trace = reader.read(content, everything=everything, progress=progress)
+    except OSError as error:
+        # It vanished while it was read, or there is no room for temporary files.
+        raise UnreadableError(f"{path.name} cannot be read: {error}.") from error
     trace = replace(
         trace,
         source=replace(trace.source, path=path),
         resources=(*trace.resources, kept),
     )
+    if isinstance(kept, _Unpacked) and kept.broken:
+        trace = trace.with_caveats(Caveat("damaged", kept.broken))
     return store.save(key, trace, name if content == path else "") if key else trace
 
 
 def is_recording(path: Path) -> bool:
     """Tell whether a file or folder looks like something that `open_trace` can read."""
     try:
+        _check_kind(path)
         head = b"" if path.is_dir() else _head(path)
-    except UnreadableError:
+    except (UnreadableError, OSError):
         return False
     if path.is_file() and (_is_report(path, head) or head.startswith((_GZIP, _ZSTD))):
         return _is_report(path, head) or path.suffix in _PACKED
-    return any(
-        registry.load("reader", name).recognises(path, head) for name in registry.names("reader")
-    )
+    readers = [registry.load("reader", name) for name in registry.names("reader")]
+    with suppress(OSError):
+        return any(reader.recognises(path, head) for reader in readers)
+    return False
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse pipes and devices: reading one may never end."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UnreadableError(f"{path} is no file. Save what it holds to a file, and name that.")
 
 
 def _recognised(path: Path) -> tuple[str, Reader, Path, object]:
@@ -162,21 +187,9 @@ def _exported(path: Path) -> tuple[Path, object]:
     folder = Scratch()
     out = folder.path / "export.sqlite"
     arguments = [nsys, "export", "--type", "sqlite", "--force-overwrite", "true", "-o", str(out)]
-    try:
-        done = subprocess.run(  # noqa: S603
-            [*arguments, str(path.absolute())],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            timeout=_EXPORT_SECONDS,
-            check=False,
-        )
-        said = (done.stdout + done.stderr).strip().splitlines()
-    except (OSError, subprocess.TimeoutExpired) as error:
-        said = [str(error)]
-    if not out.is_file() or not out.stat().st_size:
-        reason = next((line for line in reversed(said) if line.strip()), "no reason given")
+    said = _said([*arguments, str(path.absolute())], folder.path / "log")
+    if said or not out.is_file() or not out.stat().st_size:
+        reason = next((line for line in reversed(said) if line.strip()), "no reason given.")
         raise UnreadableError(
             f"{path.name} is an Nsight Systems report, and this machine's nsys cannot export it: "
             f"{reason.strip()[:200]} Where it was recorded, type: {command}"
@@ -184,28 +197,92 @@ def _exported(path: Path) -> tuple[Path, object]:
     return out, folder
 
 
+def _said(command: Sequence[str], log: Path) -> list[str]:
+    """Run a command and return what it said, in lines, if it failed; nothing if it did not.
+
+    It writes to a file, not to a pipe, and is ended with all that it started: nsys is a script
+    around others, which would keep a pipe open.
+    """
+    try:
+        with (
+            log.open("wb") as output,
+            subprocess.Popen(  # noqa: S603
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            ) as process,
+        ):
+            try:
+                status = process.wait(_EXPORT_SECONDS)
+            except BaseException:
+                _end(process)
+                raise
+    except OSError as error:
+        return [f"{error}."]
+    except subprocess.TimeoutExpired:
+        return [f"it did not finish within {_EXPORT_SECONDS} s."]
+    if not status:
+        return []
+    with log.open("rb") as output:
+        output.seek(max(0, log.stat().st_size - _HEAD_BYTES))
+        said = output.read().decode("utf-8", "replace").splitlines()
+    return [f"it ended with status {status}.", *said]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+
+
+@dataclass
+class _Unpacked:
+    """The folder of an unpacked file, and what was wrong with the packed one."""
+
+    folder: Scratch
+    broken: str = ""
+
+
 def _unpacked(path: Path, head: bytes) -> tuple[Path, object]:
     """Stream a packed file to a temporary one; what was unpacked before an error is used."""
-    folder = Scratch()
-    out = folder.path / path.stem
+    kept = _Unpacked(Scratch())
+    out = kept.folder.path / "unpacked"
     opener = gzip.open if head.startswith(_GZIP) else _zstd_opener()
-    try:
-        with opener(path, "rb") as packed, out.open("wb") as plain:
-            _copy(packed, plain, path)
-    except (OSError, EOFError, _zstd_error()) as error:
-        if not out.is_file() or not out.stat().st_size:
-            raise UnreadableError(f"{path.name} cannot be unpacked: {error}.") from error
-    return out, folder
+    with out.open("wb") as plain:
+        try:
+            with opener(path, "rb") as packed:
+                _copy(packed, plain, path)
+        except (OSError, EOFError, zlib.error, _zstd_error()) as error:
+            if not plain.tell():
+                raise UnreadableError(f"{path.name} cannot be unpacked: {error}.") from error
+            kept.broken = (
+                f"{path.name} could be unpacked in part only ({error}). "
+                "What follows covers what could be read."
+            )
+    return out, kept
 
 
 def _copy(packed: IO[bytes], plain: IO[bytes], path: Path) -> None:
-    while block := packed.read(_COPY_BYTES):
+    # Not read(): what it has unpacked before an error would be lost.
+    read = getattr(packed, "read1", packed.read)
+    while block := read(_COPY_BYTES):
+        if not plain.tell():
+            _reader_of(path, Path(plain.name), block[:_HEAD_BYTES], None)
         if shutil.disk_usage(plain.name).free < _SPACE_KEPT_BYTES + len(block):
             raise UnreadableError(
                 f"There is no room to unpack {path.name} in {tempfile.gettempdir()}. "
                 "Set TMPDIR to a folder on a larger disk."
             )
-        plain.write(block)
+        try:
+            plain.write(block)
+        except OSError as error:
+            raise UnreadableError(
+                f"{path.name} cannot be unpacked in {tempfile.gettempdir()}: {error}. "
+                "Set TMPDIR to a folder on a larger disk."
+            ) from error
 
 
 def _zstd_opener() -> Callable[[Path, str], IO[bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -62,6 +63,12 @@ def is_export(folder: Path) -> bool:
         return False
 
 
+def checksum(file: Path) -> str:
+    """Return a hash of a file: damage inside of pages would give wrong numbers in silence."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def read(path: Path, *, everything: bool = False, progress: Progress = no_progress) -> Trace:
     """Read an export.
 
@@ -88,7 +95,9 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
 def on_request(path: Path) -> Mapping[str, pl.LazyFrame]:
     """Return the tables that the cache does not keep."""
     folder = _Folder(path)
-    found = {n: folder.table(n) for n in folder.listed(_manifest(path)) if n in _LARGE}
+    said = _manifest(path).get("tables")
+    listed = [n for n in _LARGE if isinstance(said, dict) and n in said]
+    found = {name: folder.table(name) for name in listed if folder.has(name)}
     return {name: frame for name, frame in found.items() if frame is not None}
 
 
@@ -101,20 +110,33 @@ class _Folder:
     caveats: list[Caveat] = field(default_factory=list)
 
     def listed(self, manifest: Mapping[str, Any]) -> list[str]:
-        """Return the tables that should be there; those that are not are a caveat."""
+        """Return the tables that should be there; missing and changed ones are a caveat."""
         said = manifest.get("tables")
-        names = [n for n in TABLES if isinstance(said, list) and n in said]
-        gone = [n for n in names if not self._file(n).is_file()]
+        said = said if isinstance(said, dict) else {}
+        names = [name for name in TABLES if name in said]
+        gone = [name for name in names if not self.has(name)]
         for name in gone:
             self._note(f"{name}.parquet is missing: its {name} cannot be shown.")
-        return [n for n in names if n not in gone]
+        there = [name for name in names if name not in gone]
+        for name in there:
+            if self._changed(name, said[name]):
+                self._note(
+                    f"{name}.parquet is not as tracelens wrote it: its numbers may be wrong."
+                )
+        return there
+
+    def _changed(self, name: str, said: object) -> bool:
+        try:
+            return not isinstance(said, dict) or said.get("sha256") != checksum(self._file(name))
+        except OSError:
+            return True
 
     def table(self, name: str) -> pl.LazyFrame | None:
         """Return a table in its schema, or None, with a caveat, where it is damaged."""
         try:
             frame = self._in_schema(name)
             return None if frame is None else self._sound(name, frame)
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             reason = str(error).strip().partition("\n")[0][:120]
             self._note(f"{name}.parquet was set aside: it cannot be read ({reason}).")
             return None
@@ -171,6 +193,10 @@ class _Folder:
                 self._note(f"{double:,} rows of {name}.parquet were set aside: they are doubles.")
             return once.lazy()
         return frame
+
+    def has(self, name: str) -> bool:
+        """Tell whether the table's file is there."""
+        return self._file(name).is_file()
 
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.parquet"

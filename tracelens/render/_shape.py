@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tracelens.tables import Column, Filled, Report
 
 MORE = "…"
-_NAME_CELLS = 24  # what a name keeps before columns are left out for it
+_NAME_CELLS = 34  # what a name keeps before columns are left out for it
 _TEXT_CELLS = 12
 _SELECTORS = "\ufe0e\ufe0f"
 

@@ -105,9 +105,24 @@ def report(linked: Linked, names: Sequence[str]) -> Report:
         coverage=linked.coverage(),
         tables=tuple(filled),
         findings=findings(linked),
+        hints=_hints(linked, names),
         left_out=left_out,
         warnings=tuple(caveat.text for caveat in linked.trace.caveats),
     )
+
+
+def _hints(linked: Linked, names: Sequence[str]) -> tuple[str, ...]:
+    """Return options that show more of this very trace."""
+    possible = {
+        "--table gaps": linked.ops.height > 1,
+        "--table steps": linked.steps.height > 0,
+        "--table ranges": "ranges" in linked.trace,
+        "--phase backward": linked.phase_source != "none",
+        "--step 0": linked.steps.height > 1 and linked.spans is None,
+        "--table all": True,
+        "--format markdown": True,
+    }
+    return tuple(hint for hint, fits in possible.items() if fits and hint.split()[-1] not in names)
 
 
 def combined(reports: Sequence[Report]) -> Report:

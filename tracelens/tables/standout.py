@@ -78,15 +78,16 @@ def _tiny_kernels(linked: Linked) -> Iterator[str]:
             continue
         mean = row["kernel_time_ns"] / row["kernels"]
         if mean < _TINY_KERNEL_NS:
-            a_step = f" a step ({units.count(row['kernels'] // steps)})" if steps > 1 else ""
+            count = units.count(row["kernels"] // steps) + " kernels"
+            each = " a step" if steps > 1 else ""
             advice = (
-                " A foreach or fused optimizer does the same work in a few dozen launches."
+                "A foreach or fused optimizer does the same work in a few dozen launches."
                 if row["phase"] == "optimizer"
-                else " Fusing them (torch.compile, CUDA graphs) saves launches."
+                else "Fusing them (torch.compile) or CUDA graphs would save launches."
             )
             yield (
-                f"{row['phase'] or NO_PHASE} launches {units.count(row['kernels'])} kernels"
-                f"{a_step} of {units.time(round(mean))} on average.{advice}"
+                f"{row['phase'] or NO_PHASE} launches {count}{each} of {units.time(round(mean))} "
+                f"on average. {advice}"
             )
 
 

@@ -44,20 +44,29 @@ def busy(frame: pl.LazyFrame, by: Sequence[str] = ()) -> pl.LazyFrame:
     )
 
 
-def gaps(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the times in which nothing ran, between the first and the last interval.
+def gaps(ordered: pl.DataFrame, reached_ns: int | None, holder: int | None) -> pl.DataFrame:
+    """Return the times in which nothing ran, up to the last start.
 
-    Columns: start_ns and end_ns of the gap, and before / after: the op_id of the interval that
-    ended last before it and of the one that ended it.
+    Args:
+        ordered: op_id, start_ns and end_ns in order of start.
+        reached_ns: the latest end of what came before these ops, if anything did.
+        holder: the op_id of what ended then.
+
+    Returns:
+        start_ns and end_ns of each gap, and before / after: the op_id of the interval that ended
+        last before it and of the one that ended it.
     """
-    reached = _END.cum_max()
+    reached = pl.max_horizontal(_END.cum_max(), pl.lit(reached_ns, pl.Int64))
     # The interval that reaches furthest so far: where the running maximum last changed.
-    holder = pl.when(reached == _END).then(pl.col("op_id")).forward_fill()
+    last = pl.when(reached == _END).then(pl.col("op_id")).forward_fill()
     return (
-        frame.lazy()
-        .select("op_id", _START, _END)
-        .sort("start_ns", maintain_order=True)
-        .with_columns(free_ns=reached.shift(), before=holder.shift())
+        ordered.lazy()
+        .with_columns(
+            free_ns=reached.shift(fill_value=pl.lit(reached_ns, pl.Int64)),
+            before=last.fill_null(pl.lit(holder, pl.UInt32)).shift(
+                fill_value=pl.lit(holder, pl.UInt32)
+            ),
+        )
         .filter(pl.col("free_ns") < _START)
         .select("before", start_ns="free_ns", end_ns="start_ns", after="op_id")
         .collect()
@@ -98,12 +107,13 @@ def innermost(intervals: Iterable[tuple[int, int, int]]) -> tuple[pl.Series, pl.
 
 def at(times: pl.Series, labels: pl.Series, moments: pl.Series) -> pl.Series:
     """Return the label that holds at each moment, null before the first time and at nulls."""
-    if times.is_empty():
-        return pl.Series([None], dtype=labels.dtype).new_from_index(0, len(moments))
-    found = times.search_sorted(moments, side="right").cast(pl.Int64) - 1
-    nothing = (found < 0) | moments.is_null()
-    index = found.to_frame("i").select(pl.when(nothing).then(None).otherwise(pl.col("i")))
-    return labels.gather(index.to_series().cast(pl.UInt32))
+    # Place 0 stands for the time before the first.
+    known = pl.concat([pl.Series([None], dtype=labels.dtype), labels.rename("")])
+    place = times.search_sorted(moments, side="right")
+    if moments.null_count():
+        place = place.to_frame("place").select(pl.when(moments.is_not_null()).then("place"))
+        place = place.to_series()
+    return known.gather(place)
 
 
 def window(frame: pl.DataFrame, column: str, spans: Iterable[tuple[int, int, int]]) -> pl.DataFrame:

@@ -78,14 +78,16 @@ def load(key: str, path: Path) -> tuple[Trace, str] | None:
     import polars as pl
 
     from tracelens.trace.model import Caveat, Source, Trace
+    from tracelens.trace.schema import TABLES
 
     entry = folder() / key
     try:
         manifest = json.loads((entry / _MANIFEST).read_text(encoding="utf-8"))
         files = {name: entry / f"{name}.parquet" for name in manifest["tables"]}
         tables = {name: pl.scan_parquet(file, glob=False) for name, file in files.items()}
-        for table in tables.values():
-            table.collect_schema()
+        for name, table in tables.items():
+            if table.collect_schema() != dict(TABLES[name].schema()):
+                return None
         os.utime(entry)
         return (
             Trace(

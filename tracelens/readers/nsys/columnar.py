@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from tracelens.errors import UnreadableError
+from tracelens.readers.nsys.storage import decoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
 _SUFFIXES: Final = {".parquet": "nsys-parquet", ".arrow": "nsys-arrow", ".arrows": "nsys-arrow"}
+_MOST_RECORDS: Final = 100_000
 _ID, _VALUE = pl.col("id"), pl.col("value")
 
 
@@ -22,10 +24,10 @@ class ColumnarStorage:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._files = {f.stem: f for f in sorted(path.iterdir()) if f.suffix in _SUFFIXES}
+        self._files = {f.stem: f for f in _files(path)}
         suffixes = {f.suffix for f in self._files.values()}
         self.format = _SUFFIXES[min(suffixes)] if suffixes else "nsys-parquet"
-        self._unreadable: list[str] = []
+        self._unreadable: set[str] = set()
 
     def tables(self) -> Mapping[str, frozenset[str]]:
         """Return the columns of every table; a file that cannot be read is left out."""
@@ -42,23 +44,25 @@ class ColumnarStorage:
         if not {"id", "value"} <= self._tables.get("StringIds", frozenset()):
             return {}
         wanted = pl.Series("id", sorted(set(ids)), dtype=pl.Int64)
-        rows = (
-            self._scan("StringIds")
-            .select(_ID.cast(pl.Int64), _VALUE.cast(pl.String))
-            .filter(_ID.is_in(wanted.implode()), _VALUE.is_not_null())
-            .collect()
+        rows = self._collected(
+            "StringIds",
+            lambda frame: frame.select(
+                _ID.cast(pl.Int64, strict=False), _VALUE.cast(pl.Binary)
+            ).filter(_ID.is_in(wanted.implode()), _VALUE.is_not_null()),
         )
-        return dict(rows.iter_rows())
+        return {} if rows is None else {i: decoded(text) for i, text in rows.iter_rows()}
 
     def records(self, table: str) -> list[Mapping[str, object]]:
         """Return a small table as dictionaries."""
         if table not in self._tables:
             return []
-        return list(self._scan(table).collect().iter_rows(named=True))
+        frame = self._collected(table, lambda frame: frame.head(_MOST_RECORDS))
+        return [] if frame is None else list(frame.iter_rows(named=True))
 
-    def lost_rows(self) -> int:
-        """Return how many files could not be read."""
-        return len(self._unreadable)
+    def losses(self) -> list[str]:
+        """Return which files could not be read."""
+        tables = ", ".join(sorted(self._unreadable))
+        return [f"{tables} could not be read: the files are damaged."] if tables else []
 
     @cached_property
     def _tables(self) -> Mapping[str, frozenset[str]]:
@@ -66,8 +70,8 @@ class ColumnarStorage:
         for table in self._files:
             try:
                 columns[table] = frozenset(self._scan(table).collect_schema().names())
-            except (pl.exceptions.PolarsError, OSError):
-                self._unreadable.append(table)
+            except _DAMAGE:
+                self._unreadable.add(table)
         if not columns:
             raise UnreadableError(
                 f"No table in {self.path.name} can be read. "
@@ -82,24 +86,37 @@ class ColumnarStorage:
         with file.open("rb") as stream:
             return pl.read_ipc_stream(stream).lazy()
 
-    def _read(self, table: str, integers: Sequence[str], texts: Sequence[str]) -> pl.DataFrame:
-        frame = self._scan(table)
-        schema = frame.collect_schema()
+    def _collected(
+        self, table: str, change: Callable[[pl.LazyFrame], pl.LazyFrame]
+    ) -> pl.DataFrame | None:
         try:
+            return change(self._scan(table)).collect()
+        except _DAMAGE:
+            self._unreadable.add(table)
+            return None
+
+    def _read(self, table: str, integers: Sequence[str], texts: Sequence[str]) -> pl.DataFrame:
+        def columns(frame: pl.LazyFrame) -> pl.LazyFrame:
+            schema = frame.collect_schema()
             return frame.select(
                 *(_as_integer(name, schema[name]) for name in integers),
-                *(pl.col(t).cast(pl.Binary).fill_null(b"") for t in texts),
-            ).collect()
-        except (pl.exceptions.PolarsError, OSError):
-            self._unreadable.append(table)
-            empty = dict.fromkeys(integers, pl.Int64) | dict.fromkeys(texts, pl.Binary)
-            return pl.DataFrame(schema=empty)
+                *(_as_text(name, schema[name]) for name in texts),
+            )
+
+        empty = dict.fromkeys(integers, pl.Int64) | dict.fromkeys(texts, pl.Binary)
+        read = self._collected(table, columns)
+        return pl.DataFrame(schema=empty) if read is None else read
 
 
 def holds_export(folder: Path) -> bool:
     """Tell whether a folder holds nsys tables as Parquet or Arrow files."""
-    stems = {f.stem for f in folder.iterdir() if f.suffix in _SUFFIXES}
+    stems = {f.stem for f in _files(folder)}
     return "StringIds" in stems or any(s.startswith("CUPTI_ACTIVITY_KIND_") for s in stems)
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the files that hold tables; a pipe would wait for a writer for ever."""
+    return sorted(f for f in folder.iterdir() if f.suffix in _SUFFIXES and f.is_file())
 
 
 def _as_integer(name: str, dtype: pl.DataType) -> pl.Expr:
@@ -108,5 +125,14 @@ def _as_integer(name: str, dtype: pl.DataType) -> pl.Expr:
         # SQLite stores the same 64 bits as signed numbers.
         return column.reinterpret(signed=True)
     if dtype.is_integer() or dtype == pl.Boolean:
-        return column.cast(pl.Int64)
+        return column.cast(pl.Int64, strict=False)
     return pl.lit(None, dtype=pl.Int64).alias(name)
+
+
+def _as_text(name: str, dtype: pl.DataType) -> pl.Expr:
+    if dtype in (pl.String, pl.Binary):
+        return pl.col(name).cast(pl.Binary).fill_null(b"")
+    return pl.lit(b"", dtype=pl.Binary).alias(name)
+
+
+_DAMAGE: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)

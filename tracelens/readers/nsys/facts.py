@@ -27,6 +27,7 @@ _LOST: Final = re.compile(
 _KINDS_THAT_COUNT: Final = re.compile(r"cuda|cupti|nvtx|kernel|gpu|buffer", re.IGNORECASE)
 _WARNING: Final = 2
 _SHOWN_DIAGNOSTICS: Final = 5
+_MOST_CHARS: Final = 2_000
 
 
 def producer(storage: Storage) -> tuple[str, str | None]:
@@ -55,7 +56,7 @@ def diagnostics(gather: Gather) -> None:
     """Turn the recorder's own words about lost events into caveats."""
     texts: dict[str, int] = {}
     for row in gather.storage.records("DIAGNOSTIC_EVENT"):
-        text = " ".join(str(row.get("text") or "").split())
+        text = " ".join(str(row.get("text") or "")[:_MOST_CHARS].split())
         severity = row.get("severity")
         serious = not isinstance(severity, int) or severity >= _WARNING
         if serious and _LOST.search(text) and _KINDS_THAT_COUNT.search(text):
@@ -113,12 +114,12 @@ def threads(storage: Storage) -> pl.LazyFrame | None:
 def _meta(storage: Storage, tables: tuple[str, ...]) -> dict[str, str]:
     rows = [row for table in tables for row in storage.records(table)]
     pairs = ((str(r.get("name") or ""), str(r.get("value") or "")) for r in rows)
-    return {key: value for key, value in pairs if key}
+    return {key: value[:_MOST_CHARS] for key, value in pairs if key}
 
 
 def _numbered(prefix: str, meta: Mapping[str, str]) -> list[str]:
     keys = [k for k in meta if k.startswith(prefix) and k.removeprefix(prefix).isdecimal()]
-    return sorted(keys, key=lambda k: int(k.removeprefix(prefix)))
+    return sorted(keys, key=lambda k: (len(k), k))
 
 
 def _gpu(row: Mapping[str, object]) -> dict[str, Any]:
@@ -152,4 +153,4 @@ def _seen(row: Mapping[str, object], by_id: Mapping[Any, dict[str, Any]]) -> dic
 
 def _integer(row: Mapping[str, object], key: str) -> int | None:
     value = row.get(key)
-    return value if isinstance(value, int) else None
+    return value if isinstance(value, int) and -(2**63) <= value < 2**63 else None

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 SPILL_PARTS: Final = 24
 """Tables of more parts than this go through Parquet files, so that memory stays bounded."""
-FAR_NS: Final = 2**50
-"""Thirteen days: rows further than this from the others do not belong to the recording."""
 _MOST_NS: Final = 2**62
+_MOST_APART_NS: Final = 2**62 + 2**61
+_LONG_NS: Final = 2**52
+_DAY_NS: Final = 86_400 * 10**9
 
 
 @dataclass
@@ -92,17 +93,21 @@ class Gather:
         with ThreadPoolExecutor(_workers()) as pool:
             return pl.concat(list(pool.map(changed, parts)), rechunk=True).lazy()
 
-    def sound(self, table: str, frame: pl.DataFrame) -> pl.DataFrame:
-        """Return the rows that have a start and an end not before it; the others are counted."""
-        good = frame.filter(pl.col("end_ns") >= pl.col("start_ns"))
+    def sound(self, table: str, frame: pl.DataFrame, needed: Sequence[str] = ()) -> pl.DataFrame:
+        """Return the rows that have what is ``needed``, a start, and an end not before it.
+
+        The others are counted.
+        """
+        filled = [pl.col(column).is_not_null() for column in needed]
+        good = frame.filter(pl.col("end_ns") >= pl.col("start_ns"), *filled)
         if bad := frame.height - good.height:
             self._aside.append((table, bad))
         return good
 
     def near(self, frames: Mapping[str, pl.LazyFrame]) -> dict[str, pl.LazyFrame]:
-        """Return the rows whose times can belong to one recording; the others are counted.
+        """Return the rows whose times can be added and subtracted in 64 bits; others are counted.
 
-        One flipped bit throws a row decades away, where sums of times no longer fit 64 bits.
+        The rest may lie decades apart, by one flipped bit, which `said` says.
         """
         facts = {name: _facts(frame) for name, frame in frames.items()}
         extents = [(first, last) for first, last, _ in facts.values() if first is not None]
@@ -110,7 +115,7 @@ class Gather:
         if not extents:
             return dict(frames)
         first, last = min(f for f, _ in extents), max(e for _, e in extents)
-        if last - first <= FAR_NS and all(took < _MOST_NS for _, _, took in facts.values()):
+        if last - first < _MOST_APART_NS and all(took < _MOST_NS for _, _, took in facts.values()):
             self.extent = first, last
             return dict(frames)
         starts = pl.concat([frame.select("start_ns") for frame in frames.values()])
@@ -118,7 +123,8 @@ class Gather:
         return {name: self._near(name, frame, middle) for name, frame in frames.items()}
 
     def _near(self, name: str, frame: pl.LazyFrame, middle: int) -> pl.LazyFrame:
-        low, high = max(middle - FAR_NS, -(2**63)), min(middle + FAR_NS, 2**63 - 1)
+        reach = _MOST_APART_NS // 2
+        low, high = max(middle - reach, -(2**63)), min(middle + reach, 2**63 - 1)
         times = pl.col("start_ns", "end_ns").is_between(low, high).fill_null(value=True)
         whole = frame.collect()
         kept = whole.filter(pl.all_horizontal(times))
@@ -131,7 +137,7 @@ class Gather:
         if far := whole.height - kept.height:
             self.note(
                 "damaged",
-                f"{far:,} rows of {name} were set aside: they are weeks away from the others.",
+                f"{far:,} rows of {name} were set aside: their times cannot be true.",
             )
         if "op_id" in kept.columns:
             kept = kept.with_columns(op_id=pl.int_range(pl.len(), dtype=pl.UInt32))
@@ -146,11 +152,18 @@ class Gather:
         rows: Counter[str] = Counter()
         for table, bad in self._aside:
             rows[table] += bad
-        why = "they have no start or end, or end before they start."
+        why = "they have no start, end or thread, or end before they start."
         aside = [
             Caveat("damaged", f"{bad:,} rows of {table} were set aside: {why}")
             for table, bad in sorted(rows.items())
         ]
+        first, last = self.extent or (0, 0)
+        if last - first > _LONG_NS:
+            days = (last - first) // _DAY_NS
+            text = (
+                f"Some times are {days:,} days apart: what spans them, as idle time, is not real."
+            )
+            aside.append(Caveat("damaged", text))
         return (*self.caveats, *aside)
 
     def _spilled(
@@ -173,9 +186,11 @@ def _facts(frame: pl.LazyFrame) -> tuple[int | None, int | None, float]:
     """Return the first time, the last one, and all durations together, which may not fit 64 bits."""
     start, end = pl.col("start_ns"), pl.col("end_ns")
     took = end.cast(pl.Float64) - start.cast(pl.Float64)
-    return frame.select(
-        start.min(), last=pl.max_horizontal(start.max(), end.max()), took=took.sum()
-    ).collect().row(0)
+    return (
+        frame.select(start.min(), last=pl.max_horizontal(start.max(), end.max()), took=took.sum())
+        .collect()
+        .row(0)
+    )
 
 
 def cast(schema: Mapping[str, object]) -> list[pl.Expr]:

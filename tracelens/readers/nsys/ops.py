@@ -142,4 +142,5 @@ def _made(activity: Activity, names: Names, *, everything: bool) -> dict[str, pl
 def _not_traced_by_node(graphs: pl.LazyFrame, kernels: pl.LazyFrame) -> pl.LazyFrame:
     """Return the graph launches whose nodes are not recorded as kernels of their own."""
     nodes = kernels.filter(pl.col("graph_node").is_not_null()).select("pid", "correlation")
-    return graphs.join(nodes.unique(), on=["pid", "correlation"], how="anti")
+    kept = graphs.join(nodes.unique(), on=["pid", "correlation"], how="anti")
+    return kept.collect().lazy()

@@ -49,7 +49,9 @@ def ranges(gather: Gather, names: Names) -> pl.LazyFrame | None:
     domains = _domains(raw, names)
     events = raw.lazy().filter(pl.col("type") != _DOMAIN)
     raw = _ended(gather, gather.near({TABLE: events})[TABLE].collect())
-    frame = gather.sound(TABLE, raw).join(domains, on=["pid", "domain_id"], how="left")
+    frame = gather.sound(TABLE, raw, ("pid", "tid")).join(
+        domains, on=["pid", "domain_id"], how="left"
+    )
     frame = frame.with_columns(
         kind=pl.when(pl.col("type").is_in(_START_END))
         .then(pl.lit("start_end"))

@@ -90,4 +90,4 @@ def _label(column: str, labels: Mapping[int, str]) -> pl.Expr:
 
 def _number(row: Mapping[str, Any], key: str) -> int | None:
     value = row.get(key)
-    return value if isinstance(value, int) else None
+    return value if isinstance(value, int) and -(2**63) <= value < 2**63 else None

@@ -127,13 +127,13 @@ class SqliteStorage:
         try:
             try:
                 return self._schema()
-            except sqlite3.Error:
+            except (sqlite3.Error, UnicodeDecodeError):
                 if self._lenient:
                     raise
                 self._lenient = True
                 self._remarks.append("The file's list of tables is damaged: some may be left out.")
                 return self._schema()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise UnreadableError(
                 f"{self.path.name} is an SQLite file, but it cannot be read: {error}. "
                 "Export it again: nsys export --type sqlite FILE.nsys-rep"
