@@ -30,6 +30,8 @@ class Commands(click.Group):
         """Import one command; an unknown one raises a usage error naming the nearest."""
         known = registry.entries("command")
         stem = cmd_name.replace("-", "_")
+        if stem not in known and ctx.resilient_parsing:
+            return None  # the shell is completing what is typed so far
         if stem not in known:
             raise click.UsageError(registry.unknown("command", cmd_name, known), ctx)
         command: click.Command = known[stem].load()
@@ -60,6 +62,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
+    # polars' allocator keeps freed memory for ten seconds unless told otherwise before its
+    # import: a quarter of our peak.
+    os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:100,muzzy_decay_ms:0")
     try:
         result: Any = tracelens.main(arguments, prog_name="tracelens", standalone_mode=False)
     except click.exceptions.Abort:

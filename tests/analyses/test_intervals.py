@@ -6,7 +6,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracelens.trace.intervals import at, busy, gaps, innermost, window
+from tracelens.trace.intervals import at, busy, innermost, window
 
 spans = st.tuples(st.integers(-20, 40), st.integers(0, 15)).map(lambda s: (s[0], s[0] + s[1]))
 some = st.lists(st.tuples(st.integers(0, 2), spans), min_size=1, max_size=15)
@@ -59,24 +59,6 @@ def test_a_group_without_a_name_is_a_group() -> None:
         None: 20,
         1: 1,
     }
-
-
-@given(mine=st.lists(spans, min_size=1, max_size=15))
-def test_gaps_are_what_is_not_busy(mine: list[tuple[int, int]]) -> None:
-    found = gaps(frame([(0, span) for span in mine]).collect())
-    idle = list(found.select("start_ns", "end_ns").iter_rows())
-    whole = set(range(min(start for start, _ in mine), max(end for _, end in mine)))
-
-    assert ticks(idle) == whole - ticks(mine)
-    assert all(start < end for start, end in idle)
-    assert len(idle) == len(set(idle))
-
-
-@given(mine=st.lists(spans, min_size=1, max_size=15))
-def test_a_gap_lies_between_the_ops_that_it_names(mine: list[tuple[int, int]]) -> None:
-    for row in gaps(frame([(0, span) for span in mine]).collect()).to_dicts():
-        assert mine[row["before"]][1] == row["start_ns"]
-        assert mine[row["after"]][0] == row["end_ns"]
 
 
 @given(

@@ -219,3 +219,15 @@ def test_ranges_of_a_phase_count_its_work_alone(tmp_path: Path) -> None:
     rows = by_name(trace, tmp_path, phases=("backward",))
 
     assert (rows["step"]["kernels"], rows["forward"]["kernels"]) == (3, 0)
+
+
+def test_ranges_of_one_name_and_time_stand_in_order_of_their_domain(tmp_path: Path) -> None:
+    trace = Nsys()
+    main = trace.thread("python")
+    for number in range(20):
+        main.push("gemm", 0, 100, domain=f"domain-{number:02}")
+    main.kernel("k", at=10, run=(200, 210))
+
+    domains = [row["domain"] for row in table(linked(trace, tmp_path), "ranges")]
+
+    assert domains == sorted(domains)

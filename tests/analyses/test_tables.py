@@ -266,3 +266,19 @@ def test_tables_of_an_empty_recording_are_empty_and_not_wrong(tmp_path: Path) ->
                  "gaps", "longest_gaps", "streams", "devices"):  # fmt: skip
         assert table(of, name) == []
     assert {v for k, v in the_row(of, "totals").items()} == {0}
+
+
+@pytest.mark.parametrize("shuffle", range(6))
+def test_the_cause_of_a_gap_does_not_depend_on_the_order_of_rows(
+    tmp_path: Path, shuffle: int
+) -> None:
+    """Two ops begin together after the gap; one of them had been launched before it."""
+    trace = Nsys()
+    main, other = trace.thread("python"), trace.thread("other", tid=101)
+    main.kernel("first", at=0, run=(0, 1_000))
+    main.kernel("early", at=10, run=(5_000, 5_010), stream=7)
+    other.kernel("late", at=4_990, run=(5_000, 5_020), stream=8)
+
+    row = the_row(linked(trace.write(tmp_path / "run.sqlite", shuffle=shuffle)), "longest_gaps")
+
+    assert (row["cause"], row["after_name"]) == ("queued", "early")

@@ -145,3 +145,17 @@ def test_work_without_a_launch_takes_the_inferred_phase_of_its_neighbours(tmp_pa
     autograd.kernel("g2", at=35, run=(60, 70))
 
     assert phase_of(linked(trace, tmp_path))["lost"] == ("backward", "inferred")
+
+
+def test_ranges_of_one_rank_do_not_silence_the_evidence_of_another(tmp_path: Path) -> None:
+    """Many programs push their ranges on rank 0 alone; each process is attributed by itself."""
+    trace = Nsys()
+    step = training_step(trace, pid=100)
+    training_step(trace, pid=200, ranges=False)
+
+    of = linked(trace, tmp_path)
+    rows = {row["phase"]: row["kernels"] for row in table(of, "phases")}
+
+    assert {phase: rows.get(phase, 0) for phase in step.kernels} == {
+        phase: 2 * many for phase, many in step.kernels.items()
+    }

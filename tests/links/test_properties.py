@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.asking import linked, phase_of, table, the_row
+from tests.asking import linked, nearly, phase_of, table, the_row
 from tests.build import Nsys
 from tracelens.errors import NothingToShowError
+from tracelens.links import idle, launches
+from tracelens.readers.nsys import gather, sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +118,7 @@ stories = st.builds(
     ranges=st.lists(ranges, max_size=8).map(tuple),
     work=st.lists(work, min_size=1, max_size=20).map(tuple),
 )
-some = settings(max_examples=40)
+some = settings(max_examples=25)
 
 Files = pytest.TempPathFactory
 
@@ -195,11 +197,50 @@ def test_the_order_of_rows_in_the_file_does_not_matter(
     tables += ["ranges"] * bool(story.ranges) + ["api"] * any(w.at is not None for w in story.work)
     for name in tables:
         assert nearly(table(first, name)) == nearly(table(again, name))
+    # Of ops that begin together either may be the one that ended the gap; its length is the same.
+    idle_times = [
+        sorted((r["device"], r["start_ns"], r["end_ns"]) for r in table(of, "longest_gaps"))
+        for of in (first, again)
+    ]
+    assert idle_times[0] == idle_times[1]
 
 
-def nearly(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Round what is no integer: sums of floats depend on their order in the last digit."""
-    return [{k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+@some
+@given(story=stories)
+def test_gaps_are_what_is_not_busy(tmp_path_factory: Files, story: Story) -> None:
+    rows = table(attributed(story.trace(), tmp_path_factory), "longest_gaps")
+
+    for device in {w.device for w in story.work}:
+        busy = [w.run for w in story.work if w.device == device]
+        idle = [(r["start_ns"], r["end_ns"]) for r in rows if r["device"] == device]
+        whole = set(range(min(start for start, _ in busy), max(end for _, end in busy)))
+        assert ticks(idle) == whole - ticks(busy)
+        assert sum(end - start for start, end in idle) == len(ticks(idle))
+        assert all(start < end for start, end in idle)
+
+
+def ticks(spans: Sequence[tuple[int, int]]) -> set[int]:
+    return {tick for span in spans for tick in range(*span)}
+
+
+@some
+@given(story=stories)
+def test_what_is_done_in_parts_is_what_is_done_at_once(
+    tmp_path_factory: Files, story: Story
+) -> None:
+    """Large recordings are read, joined and searched some millions of rows at a time."""
+    path = story.trace().write(tmp_path_factory.mktemp("t") / "run.sqlite")
+    tables = ("totals", "phases", "families", "kernels", "copies", "gaps", "longest_gaps")
+    whole = [nearly(table(linked(path), name)) for name in tables]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite, "PIECE_ROWS", 2)
+        patch.setattr(gather, "SPILL_PARTS", 2)
+        patch.setattr(launches, "_JOINED_AT_ONCE", 3)
+        patch.setattr(idle, "_PART_ROWS", 2)
+        parts = [nearly(table(linked(path), name)) for name in tables]
+
+    assert parts == whole
 
 
 @some

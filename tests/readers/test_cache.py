@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,7 +14,6 @@ from tracelens.links.linked import link
 from tracelens.readers import open as opening
 from tracelens.readers.open import open_trace as opened_meanwhile
 from tracelens.trace import store
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tracelens.trace.model import Trace

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.asking import opened, texts
@@ -167,6 +167,7 @@ trees = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(tree=trees)
 def test_depth_counts_the_enclosing_ranges(
     tmp_path_factory: pytest.TempPathFactory, tree: list[object]
@@ -189,6 +190,7 @@ def test_depth_counts_the_enclosing_ranges(
     assert {lane for *_, lane in ranges} == {0}
 
 
+@settings(max_examples=40)
 @given(
     spans=st.lists(
         st.tuples(st.integers(0, 30), st.integers(0, 30)).map(lambda s: (min(s), max(s))),

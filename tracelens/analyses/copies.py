@@ -16,13 +16,7 @@ if TYPE_CHECKING:
 def copies(linked: Linked) -> pl.DataFrame:
     """Return one row per direction, most time first; bandwidth is bytes over summed time."""
     took = pl.col("end_ns") - pl.col("start_ns")
-    details = linked.trace.get("gpu_ops")
-    moved = linked.ops.lazy().filter(pl.col("kind") == "copy")
-    if details is None:
-        moved = moved.with_columns(bytes=pl.lit(0), copy_kind=pl.lit("unknown"))
-    else:
-        details = details.filter(pl.col("kind") == "copy").select("op_id", "bytes", "copy_kind")
-        moved = moved.join(details, on="op_id", how="left")
+    moved = linked.with_columns_of_ops("bytes", "copy_kind").filter(pl.col("kind") == "copy")
     return (
         moved.group_by(kind=pl.col("copy_kind").cast(pl.String))
         .agg(

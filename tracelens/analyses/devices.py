@@ -25,7 +25,7 @@ def devices(linked: Linked) -> pl.DataFrame:
         for c in ("name", "sm_count", "capability", "memory_bytes", "bandwidth_bytes_per_s")
     )
     counts = (
-        linked.ops.lazy()
+        linked.with_columns_of_ops("context", "stream")
         .group_by("device")
         .agg(
             kernels=(pl.col("kind") == "kernel").sum().cast(pl.Int64),

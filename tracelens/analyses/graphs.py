@@ -16,12 +16,7 @@ if TYPE_CHECKING:
 @Analysis
 def graphs(linked: Linked) -> pl.DataFrame:
     """Return one row per graph and device, most time first; what ran inside is not recorded."""
-    details = linked.trace.get("gpu_ops")
-    runs = linked.ops.lazy().filter(pl.col("kind") == "graph")
-    if details is None:
-        runs = runs.with_columns(graph_id=pl.lit(None, pl.Int32))
-    else:
-        runs = runs.join(details.select("op_id", "graph_id"), on="op_id", how="left")
+    runs = linked.with_columns_of_ops("graph_id").filter(pl.col("kind") == "graph")
     took = pl.col("end_ns") - pl.col("start_ns")
     table = runs.group_by("graph_id", "device").agg(**spread(took))
     return table.sort("total_ns", "graph_id", descending=[True, False]).collect()

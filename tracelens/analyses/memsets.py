@@ -16,14 +16,11 @@ if TYPE_CHECKING:
 @Analysis
 def memsets(linked: Linked) -> pl.DataFrame:
     """Return one row per device."""
-    details = linked.trace.get("gpu_ops")
-    sets = linked.ops.lazy().filter(pl.col("kind") == "memset")
-    sizes = pl.lit(None, pl.Int64).alias("bytes")
-    if details is not None:
-        sets = sets.join(details.select("op_id", "bytes"), on="op_id", how="left")
-        sizes = pl.col("bytes").sum()
-    took = pl.col("end_ns") - pl.col("start_ns")
-    return sets.group_by("device").agg(**spread(took), bytes=sizes).sort("device").collect()
+    sets = linked.with_columns_of_ops("bytes").filter(pl.col("kind") == "memset")
+    facts = spread(pl.col("end_ns") - pl.col("start_ns"))
+    return (
+        sets.group_by("device").agg(**facts, bytes=pl.col("bytes").sum()).sort("device").collect()
+    )
 
 
 ANALYSIS = memsets

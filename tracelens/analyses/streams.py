@@ -23,7 +23,7 @@ def streams(linked: Linked) -> pl.DataFrame:
     streams of the device were busy, too. `self_overlap_ns` is how much its own work overlaps
     (programmatic launches on Hopper do): the sum of durations minus the union.
     """
-    ops = linked.ops.lazy()
+    ops = linked.with_columns_of_ops("context", "stream")
     took = pl.col("end_ns") - pl.col("start_ns")
     own = (
         ops.group_by(_KEYS)
@@ -36,7 +36,7 @@ def streams(linked: Linked) -> pl.DataFrame:
         .collect()
     )
     whole = dict(busy(ops, ["device"]).select("device", "busy_ns").collect().iter_rows())
-    beside = [_beside(linked.ops, row, own, whole) for row in own.iter_rows(named=True)]
+    beside = [_beside(ops, row, own, whole) for row in own.iter_rows(named=True)]
     return own.with_columns(
         beside_ns=pl.Series(beside, dtype=pl.Int64),
         self_overlap_ns=pl.col("total_ns") - pl.col("busy_ns"),
@@ -44,7 +44,7 @@ def streams(linked: Linked) -> pl.DataFrame:
 
 
 def _beside(
-    ops: pl.DataFrame,
+    ops: pl.LazyFrame,
     stream: dict[str, int],
     streams: pl.DataFrame,
     whole: dict[int, int],
@@ -54,7 +54,7 @@ def _beside(
     if mates.height == 1:
         return 0
     this = pl.all_horizontal(pl.col(key).eq_missing(stream[key]) for key in _KEYS)
-    others = ops.lazy().filter(pl.col("device") == stream["device"], ~this)
+    others = ops.filter(pl.col("device") == stream["device"], ~this)
     rest: int = busy(others).select("busy_ns").collect().item()
     return stream["busy_ns"] + rest - whole[stream["device"]]
 

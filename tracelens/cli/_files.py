@@ -67,14 +67,17 @@ def check_free(output: Path | None, *, force: bool) -> None:
 
 def write(output: Path, text: str) -> None:
     """Write a file whole or not at all: beside its place, then renamed into it."""
-    folder = output.absolute().parent
+    beside: Path | None = None
     try:
-        handle, beside = tempfile.mkstemp(prefix=f".{output.name}-", dir=folder)
+        handle, name = tempfile.mkstemp(prefix=f".{output.name}-", dir=output.absolute().parent)
+        beside = Path(name)
         with os.fdopen(handle, "w", encoding="utf-8", newline="", errors="surrogateescape") as file:
             file.write(text)
         umask = os.umask(0)
         os.umask(umask)
-        Path(beside).chmod(0o666 & ~umask)
-        Path(beside).replace(output)
+        beside.chmod(0o666 & ~umask)
+        beside.replace(output)
     except OSError as error:
+        if beside:
+            beside.unlink(missing_ok=True)
         raise UsageError(f"{output} cannot be written: {error.strerror or error}.") from error

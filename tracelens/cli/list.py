@@ -19,7 +19,14 @@ _PLURALS = {
 
 
 @click.command("list", epilog=_EPILOG)
-@click.argument("kind", required=False, metavar="[KIND]")
+@click.argument(
+    "kind",
+    required=False,
+    metavar="[KIND]",
+    shell_complete=lambda _ctx, _param, typed: [
+        p for p in _PLURALS.values() if p.startswith(typed)
+    ],
+)
 def list_things(kind: str | None) -> None:
     """List things of one KIND (tables, renderers, ...), or of all kinds."""
     kinds = [_kind(kind)] if kind else [k for k in registry.ROOMS if registry.entries(k)]

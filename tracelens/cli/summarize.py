@@ -39,13 +39,14 @@ class _Names(click.ParamType[str]):
 
     name = "name"
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, *more: str) -> None:
         self.kind = kind
+        self.more = more
 
-    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[Any]:  # noqa: ARG002
+    def shell_complete(self, _ctx: Any, _param: Any, incomplete: str) -> list[Any]:
         from click.shell_completion import CompletionItem
 
-        names = registry.names(self.kind)
+        names = (*registry.names(self.kind), *self.more)
         return [CompletionItem(n) for n in names if n.startswith(incomplete)]
 
 
@@ -59,7 +60,7 @@ class _Names(click.ParamType[str]):
     "tables",
     multiple=True,
     metavar="NAME",
-    type=_Names("table"),
+    type=_Names("table", "all"),
     help="Show this table (again for more; `all` for every one). Names of nsys reports work, too.",
 )
 @click.option(

@@ -247,7 +247,8 @@ def _on_threads(linked: Linked, tracks: _Tracks) -> pl.DataFrame:
 
 def _on_streams(linked: Linked, tracks: _Tracks) -> pl.DataFrame:
     """Return the GPU work in order of start, with its tracks."""
-    ops = _in_lanes(linked.ops.sort("start_ns", "end_ns", "op_id"), _STREAM)
+    work = linked.with_columns_of_ops("context", "stream").sort("start_ns", "end_ns", "op_id")
+    ops = _in_lanes(work.collect(), _STREAM)
     placed = {
         key: tracks.thread(tracks.process("gpu", *key[:2]), "stream", *key)
         for key in _keys(ops, _STREAM)

@@ -11,7 +11,7 @@ import polars as pl
 from tracelens import registry
 from tracelens.errors import NothingToShowError, UsageError
 from tracelens.links.how import HOW
-from tracelens.links.launches import launches
+from tracelens.links.launches import LAUNCH_COLUMNS, launches
 from tracelens.links.names import op_names
 from tracelens.links.phases import assigned, rules
 from tracelens.links.steps import steps
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
     from tracelens.trace.model import Trace
 
-_OP_COLUMNS: Final = (
-    "op_id", "start_ns", "end_ns", "kind", "device", "stream", "context", "pid", "name_id",
-)  # fmt: skip
+_OP_COLUMNS: Final = ("op_id", "start_ns", "end_ns", "kind", "device", "pid", "name_id")
 NO_PHASE: Final = "(none)"
 
 
@@ -51,7 +49,7 @@ class Cut:
 class Linked:
     """A trace with its GPU work attributed.
 
-    ``ops`` has the identifying columns of `gpu_ops`, the launch (`links.launches`), `phase` and
+    ``ops`` has those columns of `gpu_ops` that every question needs, the launch (`links.launches`), `phase` and
     `how` (`links.phases`); ``names`` one row per name_id and kind with short_name and family;
     ``steps`` the steps (`links.steps`); ``spans`` the (pid, start, end) that the trace was cut
     to, None for all of it.
@@ -76,6 +74,15 @@ class Linked:
         if name not in self.answers:
             self.answers[name] = make(self)
         return self.answers[name]
+
+    def with_columns_of_ops(self, *columns: str) -> pl.LazyFrame:
+        """Return ``ops`` with further columns of `gpu_ops`."""
+        table = self.trace.get("gpu_ops")
+        more = (GPU_OPS.empty().lazy() if table is None else table).select(columns)
+        if self.whole:
+            return pl.concat([self.ops.lazy(), more], how="horizontal")
+        more = more.with_row_index("op_id")
+        return self.ops.lazy().join(more, on="op_id", how="left", maintain_order="left")
 
     def calls(self) -> pl.LazyFrame:
         """Return the API calls that began inside the cut; raises NothingToShowError."""
@@ -108,7 +115,13 @@ def link(trace: Trace, cut: Cut | None = None) -> Linked:
     table = trace.get("gpu_ops")
     ops = GPU_OPS.empty().lazy() if table is None else table
     work = ops.select(_OP_COLUMNS).collect()
-    work = work.hstack(remembered(trace, "launches", lambda: launches(ops, trace.get("api"))))
+    linked_to = remembered(
+        trace,
+        "launches",
+        lambda: launches(ops, trace.get("api")),
+        lambda kept: kept.schema == LAUNCH_COLUMNS and kept.height == work.height,
+    )
+    work = work.hstack(linked_to)
     names = op_names(trace, work)
     by_execution = cut.attribution == "execution"
     work, source = assigned(trace, work, names, known, by_execution=by_execution)

@@ -125,10 +125,8 @@ def assigned(
         if by_execution:
             frame = _at_their_start(frame)
     if not by_execution:
-        frame = _filled(frame)
-    codes = dict(enumerate(rules.phases()))
-    kinds = pl.Enum(rules.phases())
-    phase = pl.col("code").replace_strict(codes, default=None, return_dtype=kinds)
+        frame = _filled(trace, frame)
+    phase = pl.col("code").cast(pl.UInt8).cat.to(pl.Enum(rules.phases()))
     return frame.with_columns(phase=phase).drop("code"), source
 
 
@@ -293,7 +291,7 @@ def _at_their_start(frame: pl.DataFrame) -> pl.DataFrame:
     return frame
 
 
-def _filled(frame: pl.DataFrame) -> pl.DataFrame:
+def _filled(trace: Trace, frame: pl.DataFrame) -> pl.DataFrame:
     """Give ops without a recorded launch the phase of both neighbours of their stream.
 
     A stream runs its work in order of launch, so an op between two of one phase was launched
@@ -305,8 +303,10 @@ def _filled(frame: pl.DataFrame) -> pl.DataFrame:
     stream = ["pid", "device", "context", "stream"]
     # -1 stands for a linked op without a phase, so that it can be seen as a neighbour.
     seen = pl.when(~missing).then(pl.col("code").fill_null(-1))
+    places = trace["gpu_ops"].select("context", "stream").collect()
     near = (
-        frame.sort("start_ns", "op_id")
+        frame.hstack(places)
+        .sort("start_ns", "op_id")
         .with_columns(
             before=seen.forward_fill().over(stream), after=seen.backward_fill().over(stream)
         )
@@ -316,7 +316,7 @@ def _filled(frame: pl.DataFrame) -> pl.DataFrame:
     return near.with_columns(
         code=pl.when(agreed).then("before").otherwise("code"),
         how=pl.when(agreed).then(how("inferred")).otherwise("how"),
-    ).drop("before", "after")
+    ).drop("before", "after", "context", "stream")
 
 
 def coverage(ops: pl.DataFrame) -> dict[str, int]:

@@ -125,16 +125,21 @@ def _cycles(phases: Sequence[PhaseRange], forward: int) -> list[list[PhaseRange]
     """Return phases grouped into steps: a step ends with the last phase that the loop has.
 
     That is the optimizer where there is one (so that accumulated gradients are one step), else
-    backward, else each forward is a step of its own.
+    backward, else each forward is a step of its own. Where the loop begins with zero_grad, so
+    does each step.
     """
     last = max(p.code for p in phases)
-    cycles: list[list[PhaseRange]] = []
+    starts: list[int] = []
     reached = last
-    for phase in phases:
-        inside = bool(cycles) and phase.start_ns < max(p.end_ns for p in cycles[-1])
-        first_again = phase.code == forward and reached == last and not inside
-        if first_again or not cycles:
-            cycles.append([])
-        cycles[-1].append(phase)
-        reached = phase.code if not inside else max(reached, phase.code)
-    return cycles
+    end_ns = phases[0].start_ns
+    for i, phase in enumerate(phases):
+        inside = phase.start_ns < end_ns
+        if phase.code == forward and reached == last and not inside:
+            starts.append(i)
+        reached = max(reached, phase.code) if inside else phase.code
+        end_ns = max(end_ns, phase.end_ns)
+    if not starts:
+        return [list(phases)]
+    lead = starts[0] if all(p.code == last for p in phases[: starts[0]]) else 0
+    firsts = [max(0, start - lead) for start in starts]
+    return [list(phases[i:j]) for i, j in zip(firsts, [*firsts[1:], len(phases)], strict=True)]

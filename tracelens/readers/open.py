@@ -157,7 +157,10 @@ def _near(path: Path) -> str:
 def _unknown(path: Path, head: bytes) -> str:
     name = path.name
     if path.is_dir():
-        return f"{name} is a folder without recordings. Name a file, or an nsys Parquet export."
+        return (
+            f"{name} is a folder without recordings. Name a file, an nsys Parquet or Arrow "
+            "export, or a folder made by tracelens export --to parquet."
+        )
     if not head:
         return f"{name} is empty. Record or export it again."
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):

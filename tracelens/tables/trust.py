@@ -121,6 +121,7 @@ def _overlap(linked: Linked) -> list[str]:
         return []
     more = (summed - sums["busy_ns"]) / summed
     keys = ["device", "pid", "context", "stream"]
-    streams = linked.ops.lazy().select(keys).unique().collect().height
+    places = linked.with_columns_of_ops("context", "stream").select(keys)
+    streams = places.unique().collect().height
     where = f"{streams} streams" if streams > 1 else "one stream"
     return [f"work overlaps on {where} ({units.share(more)} of GPU time)"]

@@ -113,15 +113,25 @@ def save(key: str, trace: Trace, reader: str) -> Trace:
     return replace(trace, entry=folder() / key)
 
 
-def remembered(trace: Trace, name: str, make: Callable[[], pl.DataFrame]) -> pl.DataFrame:
-    """Return a frame derived from the whole trace, made once and kept in its cache entry."""
+def remembered(
+    trace: Trace,
+    name: str,
+    make: Callable[[], pl.DataFrame],
+    fits: Callable[[pl.DataFrame], bool] = lambda _: True,
+) -> pl.DataFrame:
+    """Return a frame derived from the whole trace, made once and kept in its cache entry.
+
+    What is kept there and no longer ``fits`` the trace is made again.
+    """
     import polars as pl
 
     if trace.entry is None:
         return make()
     file = trace.entry / f"{name}.parquet"
     with contextlib.suppress(OSError, pl.exceptions.PolarsError):
-        return pl.read_parquet(file, glob=False)
+        kept = pl.read_parquet(file, glob=False)
+        if fits(kept):
+            return kept
     frame = make()
     _writer().submit(_kept, file, frame)
     return frame

@@ -122,7 +122,12 @@ def test_an_export_that_was_not_finished_is_to_be_made_again(
     refused(shell("summarize", path), "nsys export")
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, lambda path: socket.socket(socket.AF_UNIX).bind(path)])
+def bind(name: str) -> None:
+    with closing(socket.socket(socket.AF_UNIX)) as end:
+        end.bind(name)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, bind])
 def test_a_pipe_or_socket_is_not_waited_for(
     tmp_path: Path, shell: Shell, make: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
