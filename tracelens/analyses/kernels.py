@@ -22,7 +22,7 @@ def spread(took: pl.Expr) -> dict[str, pl.Expr]:
         "min_ns": took.min(),
         "max_ns": took.max(),
         # Rounded: the last digits depend on how polars divides the rows among threads.
-        "std_ns": took.std().fill_null(0.0).round(3),
+        "std_ns": took.std().fill_null(0.0).round_sig_figs(12),
     }
 
 

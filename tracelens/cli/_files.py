@@ -53,10 +53,12 @@ def _walk(folder: Path) -> Iterable[Path]:
         level = deeper
 
 
-def check_free(output: Path | None, *, force: bool) -> None:
-    """Refuse, before any work is done, to write over a file without ``force``."""
+def check_free(output: Path | None, inputs: Iterable[Path], *, force: bool) -> None:
+    """Refuse, before any work is done, to write over an input, or over a file without ``force``."""
     if output is None:
         return
+    if any(path.exists() and output.exists() and path.samefile(output) for path in inputs):
+        raise UsageError(f"{output} is the recording itself: write to another file.")
     if output.exists() and not force:
         raise UsageError(f"{output} exists already; --force overwrites it.")
     if not output.absolute().parent.is_dir():

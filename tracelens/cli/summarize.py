@@ -138,7 +138,7 @@ def summarize(  # noqa: PLR0917 (click passes them by keyword)
     chosen: Renderer = registry.load("renderer", renderer)
     names = _tables(tables, renderer)
     cut = Cut(phases, device, within, step, attribution, _rules(phase_rules))
-    _files.check_free(output, force=force)
+    _files.check_free(output, paths, force=force)
     reports = [_report(path, names, cut, cache=not no_cache) for path in _files.recordings(paths)]
     shown = list(reports)
     if len(reports) > 1 and renderer not in _FOR_PROGRAMS:

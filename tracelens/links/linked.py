@@ -10,6 +10,7 @@ import polars as pl
 
 from tracelens import registry
 from tracelens.errors import NothingToShowError, UsageError
+from tracelens.links.gpus import by_gpu
 from tracelens.links.how import HOW
 from tracelens.links.launches import LAUNCH_COLUMNS, launches
 from tracelens.links.names import op_names
@@ -111,6 +112,7 @@ def link(trace: Trace, cut: Cut | None = None) -> Linked:
         NothingToShowError: the trace has no GPU work table and no ranges or API calls either.
     """
     cut = cut or Cut()
+    trace = by_gpu(trace)
     known = rules(cut.phase_rules)
     table = trace.get("gpu_ops")
     ops = GPU_OPS.empty().lazy() if table is None else table

@@ -117,13 +117,19 @@ def assigned(
     """
     found = phase_ranges(trace, rules)
     moments = ops["start_ns"] if by_execution else ops["launch_ns"]
-    if found:
-        frame, source = ops.with_columns(_by_ranges(trace, ops, moments, found)), "ranges"
-    else:
-        frame = ops.with_columns(inference.inferred(trace, ops, names, rules.phases()))
-        source = "none" if frame["code"].null_count() == frame.height else "inferred"
+    frame = ops.with_columns(_by_ranges(trace, ops, moments, found))
+    source = "ranges" if found else "none"
+    silent = pl.col("pid").is_in({r.pid for r in found}).not_()
+    if not found or frame.select(silent.any()).item():
+        guessed = inference.inferred(trace, ops, names, rules.phases())
+        if not found and guessed["code"].null_count() < guessed.height:
+            source = "inferred"
         if by_execution:
-            frame = _at_their_start(frame)
+            guessed = _at_their_start(ops.hstack(guessed)).select("code", "how")
+        frame = frame.with_columns(
+            pl.when(silent).then(guessed[column]).otherwise(column).alias(column)
+            for column in ("code", "how")
+        )
     if not by_execution:
         frame = _filled(trace, frame)
     phase = pl.col("code").cast(pl.UInt8).cat.to(pl.Enum(rules.phases()))
@@ -145,8 +151,8 @@ def phase_ranges(trace: Trace, rules: Rules) -> list[PhaseRange]:
             plain = rules.patterns[phase].fullmatch(name.strip(_NUMBERING)) is not None
             meant[name_id] = (codes[phase], plain)
     frame = ranges.filter(pl.col("name_id").is_in(list(meant))).collect()
-    if (frame["domain"] == "").any():
-        frame = frame.filter(pl.col("domain") == "")
+    users = pl.col("domain") == ""
+    frame = frame.filter(users | ~users.any().over("pid"))
     rows = frame.select("pid", "tid", "start_ns", "end_ns", "name_id").iter_rows()
     return [
         PhaseRange(pid, tid, start, end, *meant[name_id]) for pid, tid, start, end, name_id in rows

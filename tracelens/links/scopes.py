@@ -25,63 +25,74 @@ if TYPE_CHECKING:
 
     Timeline = tuple[pl.Series, pl.Series]
 
+_TOOK = pl.col("end_ns") - pl.col("start_ns")
 _WORK = {
     "kernels": pl.col("kernels").sum(),
     "kernel_time_ns": pl.col("kernel_time_ns").sum(),
     "first_ns": pl.col("first_ns").min(),
     "last_ns": pl.col("last_ns").max(),
 }
+_EMPTY = pl.DataFrame(
+    schema={
+        "leaves": pl.List(pl.UInt32),
+        "kernels": pl.UInt32,
+        "kernel_time_ns": pl.Int64,
+        "first_ns": pl.Int64,
+        "last_ns": pl.Int64,
+    }
+)
 
 
-def work_inside(linked: Linked) -> pl.DataFrame:
-    """Return every range with the kernels launched inside it, those of inner ranges included.
+def work_by_leaves(linked: Linked, ranges: pl.DataFrame) -> pl.DataFrame:
+    """Return the kernels by the innermost ranges that they belong to.
 
-    Columns: those of `ranges`, kernels, kernel_time_ns, first_ns and last_ns (first start and
-    last end on the GPU, null without kernels).
+    Columns: `leaves` (the range_ids: one for each thread and lane that has a range open),
+    kernels, kernel_time_ns, first_ns and last_ns (first start and last end on the GPU). Each
+    kernel counts in one row.
     """
-    ranges = linked.ranges().collect()
     ops = linked.ops.filter(pl.col("kind") == "kernel", pl.col("launch_ns").is_not_null())
-    parts = []
+    parts = [_EMPTY]
     for (pid,), of_process in ranges.group_by("pid"):
         work = ops.filter(pl.col("pid") == pid)
         if work.height:
-            parts += _innermost_work(linked, work, of_process)
-    empty = pl.DataFrame(
-        schema={
-            "range_id": pl.UInt32,
-            "kernels": pl.UInt32,
-            "kernel_time_ns": pl.Int64,
-            "first_ns": pl.Int64,
-            "last_ns": pl.Int64,
-        }
-    )
-    own = pl.concat([empty, *parts]).group_by("range_id").agg(**_WORK)
+            parts.append(_of_process(linked, work, of_process))
+    return pl.concat(parts)
+
+
+def work_inside(ranges: pl.DataFrame, by_leaves: pl.DataFrame) -> pl.DataFrame:
+    """Return every range with the kernels launched inside it, those of inner ranges included."""
+    leaves = by_leaves.explode("leaves", empty_as_null=True).rename({"leaves": "range_id"})
+    own = leaves.group_by("range_id").agg(**_WORK)
     return _rolled_up(ranges.join(own, on="range_id", how="left"))
 
 
-def _innermost_work(linked: Linked, work: pl.DataFrame, ranges: pl.DataFrame) -> list[pl.DataFrame]:
-    """Return kernels by the innermost range of every thread and lane that they belong to."""
+def _of_process(linked: Linked, work: pl.DataFrame, ranges: pl.DataFrame) -> pl.DataFrame:
     tracks = {
         (tid, lane): timeline(track)
         for (tid, lane), track in ranges.sort("start_ns").group_by("tid", "lane")
     }
     work = work.with_columns(host=_hosts(linked, work, tracks))
-    parts = []
-    for (tid, _), track in tracks.items():
-        mine = work.filter((pl.col("launch_tid") == tid) | (pl.col("host") == tid))
-        took = pl.col("end_ns") - pl.col("start_ns")
-        parts.append(
-            mine.with_columns(range_id=at(*track, mine["launch_ns"]))
-            .filter(pl.col("range_id").is_not_null())
-            .group_by("range_id")
-            .agg(
-                kernels=pl.len(),
-                kernel_time_ns=took.sum(),
-                first_ns=pl.col("start_ns").min(),
-                last_ns=pl.col("end_ns").max(),
-            )
+    columns: dict[str, pl.Expr] = {}
+    for (tid, lane), track in tracks.items():
+        leaf = at(*track, work["launch_ns"])
+        for role in ("launch_tid", "host"):
+            name = f"{role} {lane}"
+            other = columns.get(name, pl.lit(None, pl.UInt32))
+            columns[name] = pl.when(pl.col(role) == tid).then(leaf).otherwise(other)
+    by_leaf = (
+        work.lazy()
+        .select("start_ns", "end_ns", **columns)
+        .filter(pl.any_horizontal(pl.col(list(columns)).is_not_null()))
+        .group_by(list(columns))
+        .agg(
+            kernels=pl.len(),
+            kernel_time_ns=_TOOK.sum(),
+            first_ns=pl.col("start_ns").min(),
+            last_ns=pl.col("end_ns").max(),
         )
-    return parts
+        .with_columns(leaves=pl.concat_list(list(columns)).list.drop_nulls())
+    )
+    return by_leaf.select(_EMPTY.columns).collect()
 
 
 def _hosts(
@@ -89,46 +100,56 @@ def _hosts(
 ) -> pl.Series:
     """Return the thread that each op's launching thread works for, null where it is its own."""
     pid = work["pid"][0]
-    workers = _autograd_tids(linked, pid)
-    phases = _phase_tracks(linked, pid)
-    hosts = work.select("launch_ns", "launch_tid", "op_id").with_columns(
-        host=pl.lit(None, pl.Int32)
-    )
-    for tid in hosts["launch_tid"].drop_nulls().unique():
-        moments = hosts["launch_ns"]
-        mine = pl.col("launch_tid") == tid
-        others = [t for (other, _), t in tracks.items() if other != tid]
-        if not others:
-            continue
-        candidate = at(*_only_thread({k: t for k, t in tracks.items() if k[0] != tid}), moments)
-        holder = at(*_only_thread({k: t for k, t in phases.items() if k[0] != tid}), moments)
-        own = [at(*t, moments).is_not_null() for (other, _), t in tracks.items() if other == tid]
-        alone = ~own[0] if own and tid not in workers else pl.lit(value=True)
-        found = pl.coalesce(holder, candidate)
-        hosts = hosts.with_columns(host=pl.when(mine & alone).then(found).otherwise("host"))
-    return hosts["host"]
+    found = pl.coalesce(_only_other(work, _phase_tracks(linked, pid)), _only_other(work, tracks))
+    worker = pl.col("launch_tid").is_in(list(_autograd_tids(linked, pid)))
+    return work.select(host=pl.when(worker | ~_has_own(work, tracks)).then(found))["host"]
 
 
-def _only_thread(tracks: Mapping[tuple[int, int], Timeline]) -> Timeline:
-    """Return which thread holds a range at what time: null where none does or several do."""
-    if len(tracks) == 1:
-        ((tid, _), (times, labels)) = next(iter(tracks.items()))
-        held = labels.to_frame("label").select(
-            pl.when(pl.col("label").is_not_null()).then(pl.lit(tid, pl.Int32))
-        )
-        return times, held.to_series()
+def _has_own(work: pl.DataFrame, tracks: Mapping[tuple[int, int], Timeline]) -> pl.Series:
+    """Tell of each op whether its launching thread has a range open."""
+    by_tid: dict[int, list[Timeline]] = {}
+    for (tid, _), track in tracks.items():
+        by_tid.setdefault(tid, []).append(track)
+    rows = work.select("launch_tid", "launch_ns").with_row_index()
+    held = [pl.Series("index", [], dtype=rows.schema["index"])]
+    for (tid,), mine in rows.partition_by("launch_tid", as_dict=True).items():
+        for track in by_tid.get(tid, ()):
+            held.append(mine["index"].filter(at(*track, mine["launch_ns"]).is_not_null()))
+    return rows["index"].is_in(pl.concat(held).implode())
+
+
+def _only_other(work: pl.DataFrame, tracks: Mapping[tuple[int, int], Timeline]) -> pl.Series:
+    """Return the only thread other than each op's own that holds a range at its launch."""
     events = sorted(
         (time, key, label is not None)
         for key, (times, labels) in tracks.items()
         for time, label in zip(times, labels, strict=True)
     )
-    holding: set[tuple[int, int]] = set()
-    only: dict[int, int | None] = {}
-    for time, key, holds in events:
-        (holding.add if holds else holding.discard)(key)
-        threads = {tid for tid, _ in holding}
-        only[time] = next(iter(threads)) if len(threads) == 1 else None
-    return pl.Series(list(only), dtype=pl.Int64), pl.Series(only.values(), dtype=pl.Int32)
+    # Per thread, the lanes that hold; one thread or two at most tell of a third what it needs.
+    holding: dict[int, set[int]] = {}
+    two: dict[int, tuple[int | None, int | None]] = {}
+    for time, (tid, lane), holds in events:
+        lanes = holding.setdefault(tid, set())
+        (lanes.add if holds else lanes.discard)(lane)
+        if not lanes:
+            del holding[tid]
+        one, other = (*holding, None, None)[:2] if len(holding) <= 2 else (None, None)
+        two[time] = one, other
+    times = pl.Series(list(two), dtype=pl.Int64)
+    first, second = (
+        at(times, pl.Series([pair[i] for pair in two.values()], dtype=pl.Int32), work["launch_ns"])
+        for i in range(2)
+    )
+    me = pl.col("launch_tid")
+    only = (
+        pl.when(second.is_null() & (first != me))
+        .then(first)
+        .when(first == me)
+        .then(second)
+        .when(second == me)
+        .then(first)
+    )
+    return work.select(only=only)["only"]
 
 
 def _phase_tracks(linked: Linked, pid: int) -> dict[tuple[int, int], Timeline]:
@@ -148,18 +169,23 @@ def _autograd_tids(linked: Linked, pid: int) -> set[int]:
 
 
 def _rolled_up(ranges: pl.DataFrame) -> pl.DataFrame:
-    """Add the work of every range to the ranges around it, deepest first."""
-    done = []
-    above = ranges.with_columns(pl.col("kernels", "kernel_time_ns").fill_null(0))
-    for depth in sorted(ranges["depth"].unique(), reverse=True)[:-1]:
-        level = above.filter(pl.col("depth") == depth)
-        above = above.filter(pl.col("depth") < depth)
-        done.append(level)
-        inner = level.group_by(range_id="parent").agg(**_WORK)
-        both = [
-            above,
-            above.select(pl.exclude(_WORK)).join(inner, on="range_id").select(above.columns),
-        ]
-        facts = [c for c in above.columns if c not in _WORK]
-        above = pl.concat(both, how="vertical_relaxed").group_by(facts).agg(**_WORK)
-    return pl.concat([above, *done], how="vertical_relaxed").sort("range_id")
+    """Add the work of every range to the ranges around it, which come before it."""
+    ranges = ranges.sort("range_id").with_columns(
+        pl.col("kernels", "kernel_time_ns").fill_null(0)
+    )
+    row_of = {range_id: row for row, range_id in enumerate(ranges["range_id"])}
+    kernels, took, first, last = (ranges[name].to_list() for name in _WORK)
+    parents = ranges["parent"].to_list()
+    for row in range(ranges.height - 1, -1, -1):
+        # Of a trace that was cut, the range around may be outside.
+        if not kernels[row] or (around := row_of.get(parents[row])) is None:
+            continue
+        known = kernels[around] > 0
+        kernels[around] += kernels[row]
+        took[around] += took[row]
+        first[around] = min(first[around], first[row]) if known else first[row]
+        last[around] = max(last[around], last[row]) if known else last[row]
+    sums = dict(zip(_WORK, (kernels, took, first, last), strict=True))
+    return ranges.with_columns(
+        pl.Series(name, values, dtype=ranges.schema[name]) for name, values in sums.items()
+    )

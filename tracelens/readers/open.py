@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import os
 import shutil
@@ -22,7 +23,9 @@ from tracelens.readers import Progress, no_progress
 from tracelens.trace.scratch import Scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+    import polars as pl
 
     from tracelens.readers import Reader
     from tracelens.trace.model import Trace
@@ -63,11 +66,10 @@ def open_trace(
     cache = cache and not everything
     key = store.key(path) if cache and path.exists() else None
     if key and (known := store.load(key, path)):
-        trace, reader = known
-        tables = registry.load("reader", reader).on_request(path) if reader else {}
-        return replace(trace, tables={**trace.tables, **tables})
+        trace, on_request = known
+        return replace(trace, tables={**trace.tables, **_deferred(path, on_request)})
     try:
-        name, reader, content, kept = _recognised(path)
+        reader, content, kept = _recognised(path)
         trace = reader.read(content, everything=everything, progress=progress)
     except OSError as error:
         # It vanished while it was read, or there is no room for temporary files.
@@ -79,7 +81,25 @@ def open_trace(
     )
     if isinstance(kept, _Unpacked) and kept.broken:
         trace = trace.with_caveats(Caveat("damaged", kept.broken))
-    return store.save(key, trace, name if content == path else "") if key else trace
+    return store.save(key, trace) if key else trace
+
+
+def _deferred(path: Path, tables: Iterable[str]) -> dict[str, pl.LazyFrame]:
+    """Return tables that are read out of the recording when they are collected."""
+    import polars as pl
+
+    from tracelens.trace.schema import TABLES
+
+    def read(table: str) -> pl.DataFrame:
+        reader, content, kept = _recognised(path)
+        _ = kept
+        frame = reader.on_request(content).get(table)
+        return (reader.read(content)[table] if frame is None else frame).collect()
+
+    return {
+        name: pl.defer(functools.partial(read, name), schema=dict(TABLES[name].schema()))
+        for name in tables
+    }
 
 
 def is_recording(path: Path) -> bool:
@@ -107,8 +127,8 @@ def _check_kind(path: Path) -> None:
         raise UnreadableError(f"{path} is no file. Save what it holds to a file, and name that.")
 
 
-def _recognised(path: Path) -> tuple[str, Reader, Path, object]:
-    """Return the format's name, its reader, the file to read and what keeps that file alive."""
+def _recognised(path: Path) -> tuple[Reader, Path, object]:
+    """Return the format's reader, the file to read and what keeps that file alive."""
     if path.is_dir():
         return _reader_of(path, path, b"", None)
     head = _head(path)
@@ -121,13 +141,11 @@ def _recognised(path: Path) -> tuple[str, Reader, Path, object]:
     return _reader_of(path, path, head, None)
 
 
-def _reader_of(
-    path: Path, content: Path, head: bytes, kept: object
-) -> tuple[str, Reader, Path, object]:
+def _reader_of(path: Path, content: Path, head: bytes, kept: object) -> tuple[Reader, Path, object]:
     for name in registry.names("reader"):
         reader: Reader = registry.load("reader", name)
         if reader.recognises(content, head):
-            return name, reader, content, kept
+            return reader, content, kept
     raise UnreadableError(_unknown(path, head))
 
 

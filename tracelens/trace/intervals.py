@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -90,13 +92,18 @@ def innermost(intervals: Iterable[tuple[int, int, int]]) -> tuple[pl.Series, pl.
     events.sort()
     times: list[int] = []
     labels: list[int | None] = []
+    # The innermost is on top; what closed below it stays until it comes up.
     open_now: list[tuple[int, int, int]] = []
-    for time, opens, item in events:
+    closed: Counter[tuple[int, int, int]] = Counter()
+    for time, opens, (start, end, label) in events:
+        item = (-start, -end, -label)
         if opens:
-            open_now.append(item)
+            heappush(open_now, item)
         else:
-            open_now.remove(item)
-        now = max(open_now)[2] if open_now else None
+            closed[item] += 1
+        while open_now and closed[open_now[0]]:
+            closed[heappop(open_now)] -= 1
+        now = -open_now[0][2] if open_now else None
         if times and times[-1] == time:
             labels[-1] = now
         else:

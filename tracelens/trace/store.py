@@ -73,44 +73,54 @@ def key(path: Path) -> str | None:
     return digest.hexdigest()
 
 
-def load(key: str, path: Path) -> tuple[Trace, str] | None:
-    """Return the cached trace and the name of its reader (empty if it is not needed), or None."""
+def load(key: str, path: Path) -> tuple[Trace, list[str]] | None:
+    """Return the cached trace and the names of its tables that are read on request, or None.
+
+    An entry that was changed since it was written is removed.
+    """
+    import polars as pl
+
+    entry = folder() / key
+    if not entry.exists():
+        return None
+    try:
+        found = _read(entry, path)
+        os.utime(entry)
+    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError):
+        shutil.rmtree(entry, ignore_errors=True)
+        return None
+    return found
+
+
+def _read(entry: Path, path: Path) -> tuple[Trace, list[str]]:
     import polars as pl
 
     from tracelens.trace.model import Caveat, Source, Trace
     from tracelens.trace.schema import TABLES
 
-    entry = folder() / key
-    try:
-        manifest = json.loads((entry / _MANIFEST).read_text(encoding="utf-8"))
-        files = {name: entry / f"{name}.parquet" for name in manifest["tables"]}
-        tables = {name: pl.scan_parquet(file, glob=False) for name, file in files.items()}
-        for name, table in tables.items():
-            if table.collect_schema() != dict(TABLES[name].schema()):
-                return None
-        os.utime(entry)
-        return (
-            Trace(
-                Source(path, **manifest["source"]),
-                tables,
-                tuple(Caveat(*caveat) for caveat in manifest["caveats"]),
-                entry=entry,
-            ),
-            manifest["reader"],
-        )
-    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError):
-        return None
+    manifest = json.loads((entry / _MANIFEST).read_text(encoding="utf-8"))
+    tables = {}
+    for name, written in manifest["tables"].items():
+        file = entry / f"{name}.parquet"
+        tables[name] = pl.scan_parquet(file, glob=False)
+        schema = tables[name].collect_schema()
+        if _seen(file) != written or schema != dict(TABLES[name].schema()):
+            raise ValueError(f"{file.name} is not what was written")
+    caveats = tuple(Caveat(*caveat) for caveat in manifest["caveats"])
+    trace = Trace(Source(path, **manifest["source"]), tables, caveats, entry=entry)
+    return trace, manifest["on_request"]
 
 
-def save(key: str, trace: Trace, reader: str) -> Trace:
+def save(key: str, trace: Trace) -> Trace:
     """Write a trace to the cache in the background, and return it with its place there.
 
     A cache that cannot be written is no error.
     """
     from dataclasses import replace
 
-    _writer().submit(_saved, key, trace, reader)
-    return replace(trace, entry=folder() / key)
+    root = folder()
+    _writer().submit(_saved, root, key, trace)
+    return replace(trace, entry=root / key)
 
 
 def remembered(
@@ -148,13 +158,12 @@ def _writer() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="cache")
 
 
-def _saved(key: str, trace: Trace, reader: str) -> None:
+def _saved(root: Path, key: str, trace: Trace) -> None:
     with contextlib.suppress(OSError):
-        root = folder()
         root.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=_WRITING, dir=root))
         try:
-            _write(beside, trace, reader)
+            _write(beside, trace)
             with contextlib.suppress(OSError):  # another process was quicker
                 beside.rename(root / key)
         finally:
@@ -170,16 +179,18 @@ def _kept(file: Path, frame: pl.DataFrame) -> None:
         Path(beside).replace(file)
 
 
-def _write(entry: Path, trace: Trace, reader: str) -> None:
-    tables = [name for name in _CACHED if name in trace]
-    for name in tables:
-        trace[name].sink_parquet(
-            entry / f"{name}.parquet", compression="lz4", statistics=False, maintain_order=True
-        )
+def _write(entry: Path, trace: Trace) -> None:
+    tables = {}
+    for name in _CACHED:
+        if name in trace:
+            file = entry / f"{name}.parquet"
+            frame = trace[name]
+            frame.sink_parquet(file, compression="lz4", statistics=False, maintain_order=True)
+            tables[name] = _seen(file)
     source = trace.source
     manifest: dict[str, Any] = {
         "tables": tables,
-        "reader": reader,
+        "on_request": [name for name in trace.tables if name not in _CACHED],
         "source": {
             "format": source.format,
             "producer": source.producer,
@@ -189,6 +200,12 @@ def _write(entry: Path, trace: Trace, reader: str) -> None:
         "caveats": [(c.kind, c.text) for c in trace.caveats],
     }
     (entry / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def _seen(file: Path) -> list[int]:
+    """Return a file's size and time of change, which tell whether it was changed."""
+    facts = file.stat()
+    return [facts.st_size, facts.st_mtime_ns]
 
 
 def _edges(file: Path, size: int) -> bytes:

@@ -72,7 +72,7 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
     tables: dict[str, pl.LazyFrame | None] = {
         **gather.near({name: frame for name, frame in found.items() if frame is not None}),
         "ranges": ranges(gather, names),
-        "threads": facts.threads(storage),
+        "threads": facts.threads(gather),
         "devices": facts.devices(storage),
         "names": names.frame(),
         **_on_request(gather),

@@ -42,7 +42,7 @@ def api(gather: Gather, names: Names) -> pl.LazyFrame | None:
             # The recording may stop inside a call, which then has no end.
             pl.col("end_ns").fill_null(pl.col("start_ns")),
             name_id=own_id("name_id").fill_null(unnamed),
-            pid=pid("thread"),
+            pid=pid("thread", gather.machines),
             tid=tid("thread"),
         )
         return gather.sound(TABLE, calls).select(cast(schema))

@@ -92,8 +92,9 @@ def devices(storage: Storage) -> pl.LazyFrame | None:
     return pl.LazyFrame(columns)
 
 
-def threads(storage: Storage) -> pl.LazyFrame | None:
+def threads(gather: Gather) -> pl.LazyFrame | None:
     """Return the `threads` table; of several names of a thread the one of highest priority."""
+    storage = gather.storage
     rows = storage.records("ThreadNames")
     if not rows:
         return None
@@ -104,7 +105,8 @@ def threads(storage: Storage) -> pl.LazyFrame | None:
         thread, name_id = _integer(row, "globalTid"), _integer(row, "nameId")
         if thread is None or name_id is None:
             continue
-        key = ((thread >> 24) & 0xFFFFFF, thread & 0xFFFFFF)
+        machine = gather.machines.get(thread >> 48, 0)
+        key = ((thread >> 24) % 2**24 + machine * 2**24, thread % 2**24)
         named = (_integer(row, "priority") or 0, texts.get(name_id, ""))
         best[key] = max(best.get(key, named), named)
     named_threads = [(p, t, name) for (p, t), (_, name) in sorted(best.items())]
@@ -123,19 +125,18 @@ def _numbered(prefix: str, meta: Mapping[str, str]) -> list[str]:
 
 
 def _gpu(row: Mapping[str, object]) -> dict[str, Any]:
-    major, minor = _integer(row, "computeMajor"), _integer(row, "computeMinor")
-    ordinal = next(
-        (v for key in ("cuDevice", "deviceId", "id") if (v := _integer(row, key)) is not None), 0
-    )
-    gpu = next((v for key in ("id", "deviceId") if (v := _integer(row, key)) is not None), ordinal)
+    major = _first(row, "computeMajor", "computeCapabilityMajor")
+    minor = _first(row, "computeMinor", "computeCapabilityMinor")
+    ordinal = _first(row, "cuDevice", "deviceId", "id") or 0
+    gpu = _first(row, "id", "deviceId")
     return {
         "device": ordinal,
-        "gpu": gpu,
+        "gpu": ordinal if gpu is None else gpu,
         "name": str(row.get("name") or "") or None,
-        "sm_count": _integer(row, "smCount"),
+        "sm_count": _first(row, "smCount", "numMultiprocessors"),
         "capability": f"{major}.{minor}" if major else None,
-        "memory_bytes": _integer(row, "totalMemory"),
-        "bandwidth_bytes_per_s": _integer(row, "memoryBandwidth"),
+        "memory_bytes": _first(row, "totalMemory", "globalMemorySize"),
+        "bandwidth_bytes_per_s": _first(row, "memoryBandwidth", "globalMemoryBandwidth"),
         "uuid": str(row.get("uuid") or "") or None,
     }
 
@@ -149,6 +150,12 @@ def _seen(row: Mapping[str, object], by_id: Mapping[Any, dict[str, Any]]) -> dic
         "sm_count": gpu.get("sm_count") or _integer(row, "numMultiprocessors"),
         "uuid": gpu.get("uuid") or str(row.get("uuid") or "") or None,
     }
+
+
+def _first(row: Mapping[str, object], *keys: str) -> int | None:
+    """Return the first of several columns that holds a number: names changed over the years."""
+    values = (_integer(row, key) for key in keys)
+    return next((value for value in values if value is not None), None)
 
 
 def _integer(row: Mapping[str, object], key: str) -> int | None:

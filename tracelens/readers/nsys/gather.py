@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     Part = Callable[[], pl.DataFrame]
     Change = Callable[[pl.DataFrame], pl.DataFrame]
 
+_MOST_MACHINES: Final = 128
 SPILL_PARTS: Final = 24
 """Tables of more parts than this go through Parquet files, so that memory stays bounded."""
 _MOST_NS: Final = 2**62
@@ -44,6 +46,18 @@ class Gather:
     everything: bool = False
     progress: Progress = no_progress
     caveats: list[Caveat] = field(default_factory=list)
+
+    @cached_property
+    def machines(self) -> Mapping[int, int]:
+        """Return numbers for machines (virtual ones) that share process ids; mostly empty."""
+        rows = [*self.storage.records("PROCESSES"), *self.storage.records("ThreadNames")]
+        ids = [row.get("globalPid", row.get("globalTid")) for row in rows]
+        processes = {i >> 24 for i in ids if isinstance(i, int)}
+        if len({p % 2**24 for p in processes}) == len(processes):
+            return {}
+        uppers = sorted({p >> 24 for p in processes})
+        return {upper: number for number, upper in enumerate(uppers) if 0 < number < _MOST_MACHINES}
+
     extent: tuple[int, int] | None = None
     """First start and last end of what `near` has returned so far."""
     _aside: list[tuple[str, int]] = field(default_factory=list)
@@ -198,9 +212,16 @@ def cast(schema: Mapping[str, object]) -> list[pl.Expr]:
     return [pl.col(name).cast(dtype, strict=False) for name, dtype in schema.items()]  # type: ignore[arg-type]
 
 
-def pid(column: str) -> pl.Expr:
-    """Return the process id of a global id: 8 bits hardware, 8 vm, 24 pid, 24 tid."""
-    return (pl.col(column) // 2**24 % 2**24).cast(pl.Int32)
+def pid(column: str, machines: Mapping[int, int]) -> pl.Expr:
+    """Return the process id of a global id: 8 bits hardware, 8 vm, 24 pid, 24 tid.
+
+    ``machines`` numbers the upper 16 bits where one pid occurs on several machines: those beyond
+    the first get ids above 2**24.
+    """
+    number = (pl.col(column) // 2**24 % 2**24).cast(pl.Int32)
+    for upper, machine in machines.items():
+        number += pl.when(pl.col(column) // 2**48 == upper).then(machine * 2**24).otherwise(0)
+    return number.cast(pl.Int32)
 
 
 def tid(column: str) -> pl.Expr:

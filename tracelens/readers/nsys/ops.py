@@ -106,7 +106,7 @@ def _activity(gather: Gather, names: Names, activity: Activity) -> pl.LazyFrame:
         columns["name_id"] = next((c for c in _NAME_COLUMNS if c in have), _NAME_COLUMNS[0])
         columns |= _LAUNCH_SHAPE if gather.everything else {}
     schema = {n: t for n, t in GPU_OPS.schema(everything=gather.everything).items() if n != "op_id"}
-    made = _made(activity, names, everything=gather.everything)
+    made = _made(activity, names, gather)
     lacking = {n: pl.lit(None) for n in schema if n not in columns and n not in made}
 
     def change(raw: pl.DataFrame) -> pl.DataFrame:
@@ -117,13 +117,13 @@ def _activity(gather: Gather, names: Names, activity: Activity) -> pl.LazyFrame:
     return names.resolved(frame) if activity.kind == "kernel" else frame
 
 
-def _made(activity: Activity, names: Names, *, everything: bool) -> dict[str, pl.Expr]:
+def _made(activity: Activity, names: Names, gather: Gather) -> dict[str, pl.Expr]:
     """Return the columns that are not read as they stand."""
-    made = {"kind": pl.lit(activity.kind), "pid": pid("process")}
+    made = {"kind": pl.lit(activity.kind), "pid": pid("process", gather.machines)}
     if activity.kind == "kernel":
         unnamed = names.id_of("(unnamed kernel)")
         made["name_id"] = own_id("name_id").fill_null(unnamed)
-        if everything:
+        if gather.everything:
             made["shared_bytes"] = pl.sum_horizontal("static_bytes", "dynamic_bytes")
     elif activity.kind == "memset":
         made["name_id"] = pl.lit(names.id_of("[CUDA memset]"))

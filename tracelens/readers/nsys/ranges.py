@@ -41,7 +41,7 @@ def ranges(gather: Gather, names: Names) -> pl.LazyFrame | None:
     ).collect()
     raw = _named(raw, names).with_columns(
         pl.col("domain_id").fill_null(0),
-        pid=pid("thread"),
+        pid=pid("thread", gather.machines),
         tid=tid("thread"),
         end_tid=tid("end_thread"),
         closed=pl.col("end_ns").is_not_null(),

@@ -47,7 +47,7 @@ def memory(gather: Gather) -> pl.LazyFrame | None:
 
     def change(raw: pl.DataFrame) -> pl.DataFrame:
         made = raw.with_columns(
-            pid=pid("process"),
+            pid=pid("process", gather.machines),
             action=_label("operation", _OPERATIONS),
             memory_kind=_label("kind", _MEMORY_KINDS),
         )
@@ -77,11 +77,15 @@ def counters(gather: Gather) -> pl.LazyFrame | None:
         }
     ).unique(["type_id", "metric_id"], keep="first")
     named = raw.join(labels, on=["type_id", "metric_id"], how="left", nulls_equal=True)
-    return named.with_columns(
-        # The low byte of a metric's type is the GPU's number.
-        device=pl.col("type_id") % 256,
-        name=pl.coalesce("name", pl.format("metric {}", "metric_id")),
-    ).select(cast(COUNTERS.schema()))
+    return (
+        named.with_columns(
+            # The low byte of a metric's type is the GPU's number.
+            device=pl.col("type_id") % 256,
+            name=pl.coalesce("name", pl.format("metric {}", "metric_id")),
+        )
+        .select(cast(COUNTERS.schema()))
+        .sort("time_ns", "device", "name", maintain_order=True)
+    )
 
 
 def _label(column: str, labels: Mapping[int, str]) -> pl.Expr:
