@@ -51,7 +51,8 @@ def few_kernels_much_else(folder: Path) -> Path:
             PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;
             DELETE FROM CUPTI_ACTIVITY_KIND_KERNEL WHERE rowid > 1000;
             CREATE TABLE OSRT_API (start INTEGER, end INTEGER, eventClass INTEGER,
-              globalTid INTEGER, correlationId INTEGER, nameId INTEGER, returnValue INTEGER, nestingLevel INTEGER,
+              globalTid INTEGER, correlationId INTEGER, nameId INTEGER,
+              returnValue INTEGER, nestingLevel INTEGER,
               callchainId INTEGER);
             CREATE TABLE SAMPLING_CALLCHAINS (id INTEGER, symbol INTEGER, module INTEGER,
               kernelMode INTEGER, thumbCode INTEGER, unresolved INTEGER, specialEntry INTEGER,

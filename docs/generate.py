@@ -46,8 +46,8 @@ def tables_page() -> Iterator[str]:
     """Give the lines of the page on the tables of a report."""
     yield "# Tables"
     yield ""
-    yield "What `tracelens summarize --table NAME` can show; `--table all` shows every one. The name"
-    yield "of an nsys report is accepted for the table that answers the same question."
+    yield "What `tracelens summarize --table NAME` can show; `--table all` shows every one. The"
+    yield "name of an nsys report is accepted for the table that answers the same question."
     for name in all_tables():
         table: Table = registry.load("table", name)
         analysis = registry.entries("analysis")[table.analysis]

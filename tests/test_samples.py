@@ -57,7 +57,8 @@ def test_the_gpt2_xl_sample_has_the_phases_that_plain_sql_finds(tmp_path: Path) 
         JOIN CUPTI_ACTIVITY_KIND_RUNTIME AS r
           ON r.correlationId = k.correlationId AND (r.globalTid >> 24) = (k.globalPid >> 24)
         JOIN NVTX_EVENTS AS n
-          ON n.text IN ('forward', 'backward', 'optimizer') AND r.start >= n.start AND r.start < n.end
+          ON n.text IN ('forward', 'backward', 'optimizer')
+         AND r.start >= n.start AND r.start < n.end
         GROUP BY n.text
     """
     with sqlite3.connect(database) as db:

@@ -62,9 +62,9 @@ def idle(linked: Linked) -> Iterator[pl.DataFrame]:
         holder: int | None = None
         for part in ordered.iter_slices(_PART_ROWS):
             yield _with_cause(linked, gaps(part, reached_ns, holder), device, calls)
-            latest = part.row(part["end_ns"].arg_max() or 0, named=True)
-            if reached_ns is None or latest["end_ns"] > reached_ns:
-                reached_ns, holder = latest["end_ns"], latest["op_id"]
+            last = part.filter(pl.col("end_ns") == pl.col("end_ns").max()).row(-1, named=True)
+            if reached_ns is None or last["end_ns"] >= reached_ns:
+                reached_ns, holder = last["end_ns"], last["op_id"]
 
 
 def _in_order(ops: pl.LazyFrame) -> pl.DataFrame:

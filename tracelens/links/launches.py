@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Final
 
 import polars as pl
@@ -44,7 +45,7 @@ def _launch_rows(keys: pl.DataFrame, api: pl.LazyFrame) -> pl.Series:
         return _joined(keys, calls, api)
     rows = pl.repeat(None, keys.height, dtype=pl.UInt32, eager=True)
     bounds = [None, *cuts, None]
-    for first, end in zip(bounds, bounds[1:], strict=False):
+    for first, end in itertools.pairwise(bounds):
         inside = pl.lit(value=True) if first is None else pl.col("key") >= first
         inside &= pl.lit(value=True) if end is None else pl.col("key") < end
         some = keys.with_row_index("place").filter(inside)

@@ -50,10 +50,10 @@ class Cut:
 class Linked:
     """A trace with its GPU work attributed.
 
-    ``ops`` has those columns of `gpu_ops` that every question needs, the launch (`links.launches`), `phase` and
-    `how` (`links.phases`); ``names`` one row per name_id and kind with short_name and family;
-    ``steps`` the steps (`links.steps`); ``spans`` the (pid, start, end) that the trace was cut
-    to, None for all of it.
+    ``ops`` has those columns of `gpu_ops` that every question needs, the launch
+    (`links.launches`), `phase` and `how` (`links.phases`); ``names`` one row per name_id and kind
+    with short_name and family; ``steps`` the steps (`links.steps`); ``spans`` the
+    (pid, start, end) that the trace was cut to, None for all of it.
     """
 
     trace: Trace

@@ -113,8 +113,8 @@ def _has_own(work: pl.DataFrame, tracks: Mapping[tuple[int, int], Timeline]) -> 
     rows = work.select("launch_tid", "launch_ns").with_row_index()
     held = [pl.Series("index", [], dtype=rows.schema["index"])]
     for (tid,), mine in rows.partition_by("launch_tid", as_dict=True).items():
-        for track in by_tid.get(tid, ()):
-            held.append(mine["index"].filter(at(*track, mine["launch_ns"]).is_not_null()))
+        opens = (at(*track, mine["launch_ns"]).is_not_null() for track in by_tid.get(tid, ()))
+        held += (mine["index"].filter(is_open) for is_open in opens)
     return rows["index"].is_in(pl.concat(held).implode())
 
 
@@ -170,9 +170,7 @@ def _autograd_tids(linked: Linked, pid: int) -> set[int]:
 
 def _rolled_up(ranges: pl.DataFrame) -> pl.DataFrame:
     """Add the work of every range to the ranges around it, which come before it."""
-    ranges = ranges.sort("range_id").with_columns(
-        pl.col("kernels", "kernel_time_ns").fill_null(0)
-    )
+    ranges = ranges.sort("range_id").with_columns(pl.col("kernels", "kernel_time_ns").fill_null(0))
     row_of = {range_id: row for row, range_id in enumerate(ranges["range_id"])}
     kernels, took, first, last = (ranges[name].to_list() for name in _WORK)
     parents = ranges["parent"].to_list()

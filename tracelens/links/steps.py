@@ -55,8 +55,9 @@ def steps(trace: Trace, ops: pl.DataFrame, phase_source: str) -> pl.DataFrame:
 def _marked(trace: Trace, ranges: pl.LazyFrame) -> pl.DataFrame:
     names = trace["names"].filter(pl.col("name").str.contains(r"(?i)step|iter")).collect()
     fits = [bool(_STEP.search(n)) and not _OTHER_STEPS.search(n) for n in names["name"]]
-    found = ranges.join(names.filter(pl.Series(fits, dtype=pl.Boolean)).lazy(), on="name_id")
-    found = found.filter(pl.col("kind").is_in(["push_pop", "start_end", "annotation"])).collect()
+    fitting = names.filter(pl.Series(fits, dtype=pl.Boolean)).lazy()
+    marks = pl.col("kind").is_in(["push_pop", "start_end", "annotation"])
+    found = ranges.filter(marks).join(fitting, on="name_id").collect()
     if found.is_empty():
         return pl.DataFrame(schema=SCHEMA)
     layer = ["pid", "tid", "lane", "depth", "pattern"]

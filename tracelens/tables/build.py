@@ -25,8 +25,10 @@ DEFAULT: Final = ("overview", "kernels")
 
 _EXECUTION_NOTE: Final = (
     "A kernel belongs to the phase that launched it, not to the one it ran in",
-    "By execution: a kernel counts in the phase that the CPU was in when it ran, which is wrong "
-    "wherever the GPU runs behind",
+    (
+        "By execution: a kernel counts in the phase that the CPU was in when it ran, which is "
+        "wrong wherever the GPU runs behind"
+    ),
 )
 
 ORDER: Final = (

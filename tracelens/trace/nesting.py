@@ -6,7 +6,6 @@ from typing import Final
 
 import polars as pl
 
-
 _DEEPEST: Final = 64
 _MOST_THREADS: Final = 64
 _FACTS: Final = {"depth": pl.Int32, "lane": pl.Int32, "parent": pl.UInt32}

@@ -79,7 +79,9 @@ def built(rng: random.Random, *, small: bool = False) -> Nsys:
     trace = Nsys(rng.choice(tuple(PRODUCTS)))
     trace.device(0, "NVIDIA H200")
     for number in range(1 if small else rng.randrange(1, 4)):
-        training_step(trace, at=5_000 * number, pid=rng.choice((100, 200)), ranges=rng.random() < 0.7)
+        training_step(
+            trace, at=5_000 * number, pid=rng.choice((100, 200)), ranges=rng.random() < 0.7
+        )
     main = trace.thread("python")
     main.push("step 1", 0, 5_000)
     main.push("gemm", 2_400, 2_500, domain="cuBLAS", registered=True)

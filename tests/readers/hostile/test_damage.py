@@ -274,7 +274,9 @@ def test_a_packed_file_whose_checksum_is_wrong_says_so(
 def test_a_packed_file_of_several_members_is_one_file(tmp_path: Path, long_run: Path) -> None:
     data = long_run.read_bytes()
     path = tmp_path / "run.sqlite.gz"
-    path.write_bytes(b"".join(gzip.compress(data[i : i + 9_999]) for i in range(0, len(data), 9_999)))
+    path.write_bytes(
+        b"".join(gzip.compress(data[i : i + 9_999]) for i in range(0, len(data), 9_999))
+    )
 
     assert the_row(linked(path), "totals")["kernels"] == 2_000
 
@@ -363,7 +365,13 @@ def test_a_column_of_another_type_costs_itself_only(
     trace = Nsys()
     training_step(trace)
     folder = trace.write_parquet(tmp_path / "run")
-    for table in (KERNELS, "StringIds", "NVTX_EVENTS", "ThreadNames", "CUPTI_ACTIVITY_KIND_RUNTIME"):
+    for table in (
+        KERNELS,
+        "StringIds",
+        "NVTX_EVENTS",
+        "ThreadNames",
+        "CUPTI_ACTIVITY_KIND_RUNTIME",
+    ):
         file = folder / f"{table}.parquet"
         whole = pl.read_parquet(file)
         for name in whole.columns:

@@ -267,7 +267,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
     folder = tmp_path / "bin"
     folder.mkdir()
     script = folder / "nsys"
-    text = ['#!/bin/sh', 'while [ "$1" != "-o" ]; do shift; done', 'OUT="$2"', *lines]
+    text = ["#!/bin/sh", 'while [ "$1" != "-o" ]; do shift; done', 'OUT="$2"', *lines]
     script.write_text("\n".join(text) + "\n")
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
