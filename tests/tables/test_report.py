@@ -81,7 +81,7 @@ def test_what_cannot_be_made_is_left_out_with_its_reason(tmp_path: Path) -> None
 
     assert "not recorded" in report.left_out["ranges"]
     assert "no steps" in report.left_out["steps"]
-    assert report.left_out["copies"] == "recorded, and nothing found"
+    assert report.left_out["copies"] == "there is no copy among the events of the recording"
     assert {"totals", "kernels"} <= {filled.name for filled in report.tables}
 
 

@@ -151,17 +151,19 @@ def summarize(  # noqa: PLR0917 (click passes them by keyword)
         click.echo(text, nl=False)
     else:
         _files.write(output, text)
-    _say_what_is_missing(reports, renderer)
+    _say_what_is_missing(reports, names, renderer)
 
 
 def _report(path: Path, names: Sequence[str], cut: Cut, *, cache: bool) -> Report:
+    """Return the report on one recording; without names, of the tables that suit it."""
     from tracelens.links.linked import link
     from tracelens.readers.open import open_trace
     from tracelens.tables import build
 
     with _progress.shown(f"Reading {path.name}") as progress:
         trace = open_trace(path, cache=cache, progress=progress)
-    return build.report(link(trace, cut), names)
+    linked = link(trace, cut)
+    return build.report(linked, names or build.defaults(linked))
 
 
 def _tables(asked: Sequence[str], renderer: str) -> tuple[str, ...]:
@@ -171,7 +173,7 @@ def _tables(asked: Sequence[str], renderer: str) -> tuple[str, ...]:
         return build.all_tables()
     if asked:
         return tuple(dict.fromkeys(build.resolve(name) for name in asked))
-    return build.DEFAULT
+    return ()
 
 
 def _rules(asked: Sequence[str]) -> dict[str, str]:
@@ -182,12 +184,19 @@ def _rules(asked: Sequence[str]) -> dict[str, str]:
     return rules
 
 
-def _say_what_is_missing(reports: Sequence[Report], renderer: str) -> None:
-    """Raise if nothing could be shown; formats that carry tables alone get the rest on stderr."""
-    if not any(not table.frame.is_empty() for report in reports for table in report.tables):
-        report = reports[0]
-        reasons = "; ".join(f"{name}: {why}" for name, why in report.left_out.items())
-        raise NothingToShowError(f"Nothing to show of {report.source['path']}. {reasons}.")
+def _say_what_is_missing(reports: Sequence[Report], asked: Sequence[str], renderer: str) -> None:
+    """Raise if nothing of what was asked for could be shown.
+
+    Formats that carry tables alone get warnings and reasons on standard error.
+    """
+    from tracelens.tables import build
+
+    wanted = asked or build.DEFAULT
+    shown = [t for report in reports for t in report.tables if t.name in wanted]
+    if all(table.frame.is_empty() for table in shown):
+        reasons = dict.fromkeys(why for report in reports for why in report.left_out.values())
+        paths = ", ".join(str(report.source["path"]) for report in reports)
+        raise NothingToShowError(f"Nothing to show of {paths}: {'; '.join(reasons)}.")
     if renderer in ("csv", "latex", "markdown"):
         for report in reports:
             said = [*report.warnings, *(f"{n}: {why}" for n, why in report.left_out.items())]

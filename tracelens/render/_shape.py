@@ -78,6 +78,20 @@ class Shown:
     dropped: str = ""
 
 
+def with_rows(report: Report) -> list[Filled]:
+    """Return the tables to show: an empty one gives way to the reason why it is empty."""
+    full = [t for t in report.tables if t.frame.height or t.name not in report.left_out]
+    return full or list(report.tables)
+
+
+def reasons(report: Report) -> list[str]:
+    """Return why tables are missing, those with one reason together."""
+    tables: dict[str, list[str]] = {}
+    for name, why in report.left_out.items():
+        tables.setdefault(why, []).append(name)
+    return [f"{', '.join(names)}: {why}" for why, names in tables.items()]
+
+
 def shown(filled: Filled, top: int | None) -> Shown:
     """Return the shown columns of a table and its first `top` rows (None or 0: all)."""
     head = filled.frame.head(top) if top else filled.frame

@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING, Final
 
 from tracelens.render import Options, Renderer
-from tracelens.render._shape import clean, one_line, path_of, shorten, shown
+from tracelens.render._shape import clean, one_line, path_of, shorten, shown, with_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -70,7 +70,7 @@ def _report(report: Report, top: int | None) -> Iterator[str]:
     yield _paragraph(path_of(report), "path")
     yield from _points("", report.trust)
     yield from (_paragraph(f"Warning: {warning}", "warning") for warning in report.warnings)
-    for filled in report.tables:
+    for filled in with_rows(report):
         yield from _section(shown(filled, top), filled)
     yield from _points("What stands out", report.findings)
     missing = (f"{name}: {why}" for name, why in report.left_out.items())

@@ -7,7 +7,7 @@ import unicodedata
 from typing import TYPE_CHECKING, Final
 
 from tracelens.render import Options, Renderer
-from tracelens.render._shape import fit, one_line, path_of, shown
+from tracelens.render._shape import fit, one_line, path_of, shown, with_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -87,7 +87,7 @@ def render(reports: Sequence[Report], options: Options) -> str:
         suffix = f"-{number}" if several else ""
         blocks += (
             _float(fit(shown(filled, options.top), _WIDTH, _GAP), suffix)
-            for filled in report.tables
+            for filled in with_rows(report)
         )
     return "\n\n".join(blocks) + "\n"
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from tracelens.render import Options, Renderer
-from tracelens.render._shape import cells, one_line, pad, path_of, shown
+from tracelens.render._shape import cells, one_line, pad, path_of, shown, with_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -34,7 +34,7 @@ def _report(report: Report, top: int | None) -> Iterator[str]:
     if not alone:
         yield f"**{_plain(report.headline)}**"
         yield from _points("", (*report.trust, *(f"Warning: {w}" for w in report.warnings)))
-    for filled in report.tables:
+    for filled in with_rows(report):
         yield from _table(shown(filled, top))
     if not alone:
         yield from _points("### What stands out", report.findings)

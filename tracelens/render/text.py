@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tracelens.render import Options, Renderer
-from tracelens.render._shape import cells, first, fit, one_line, pad, path_of, shown
+from tracelens.render._shape import (
+    cells,
+    first,
+    fit,
+    one_line,
+    pad,
+    path_of,
+    reasons,
+    shown,
+    with_rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -50,10 +60,10 @@ class _Page:
             *self.labelled("Trust", report.trust),
             *self.labelled("Warning", report.warnings, style=self.alarm),
         ]
-        for filled in report.tables:
+        for filled in with_rows(report):
             yield self.table(shown(filled, self.top))
         yield self.bullets("What stands out", report.findings)
-        yield self.bullets("Not shown", [f"{k}: {why}" for k, why in report.left_out.items()])
+        yield self.bullets("Not shown", reasons(report))
         yield self.paragraph(" · ".join(report.hints), label="More: ", style=self.faint)
 
     def table(self, table: Shown) -> list[str]:

@@ -77,6 +77,19 @@ def fill(linked: Linked, name: str) -> Filled:
     return Filled(name, replace(table, columns=columns, note=note), frame)
 
 
+def defaults(linked: Linked) -> tuple[str, ...]:
+    """Return what a summary shows when no table was named.
+
+    Without kernels that is, after the empty tables that say why, whatever else was recorded.
+    """
+    if linked.ops.filter(pl.col("kind").is_in(["kernel", "graph"])).height:
+        return DEFAULT
+    kinds = set(linked.ops["kind"].unique().cast(pl.String))
+    have = {"copies": "copy" in kinds, "memsets": "memset" in kinds}
+    have |= {table: table in linked.trace for table in ("ranges", "api")}
+    return (*DEFAULT, *(table for table, there in have.items() if there))
+
+
 def report(linked: Linked, names: Sequence[str]) -> Report:
     """Return a report of the named tables; those that cannot be made are in `left_out`."""
     filled: list[Filled] = []
@@ -203,7 +216,13 @@ def _says_nothing(values: pl.Series) -> bool:
 
 def _why_empty(linked: Linked, name: str) -> str:
     trace = linked.trace
-    needed = {"ranges": "ranges", "api": "api"}.get(name, "gpu_ops")
+    needed, flag = {"ranges": ("ranges", "nvtx"), "api": ("api", "cuda")}.get(
+        name, ("gpu_ops", "cuda")
+    )
     if needed not in trace:
-        return f"the recording has no {needed} table: it was not recorded"
-    return "recorded, and nothing found"
+        what = {"ranges": "ranges were", "api": "CUDA calls were", "gpu_ops": "GPU work was"}
+        return f"{what[needed]} not recorded (nsys profile --trace={flag} does)"
+    what = {"copies": "copy", "memsets": "memset", "graphs": "graph launch", "api": "CUDA call"}
+    what |= {"ranges": "range", "gaps": "idle time", "longest_gaps": "idle time"}
+    where = "of the recording" if linked.whole else "of the part that was asked for"
+    return f"there is no {what.get(name, 'kernel')} among the events {where}"

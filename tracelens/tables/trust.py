@@ -31,7 +31,7 @@ def headline(linked: Linked) -> str:
     version = f"schema {source.schema_version}" if source.schema_version else "no schema version"
     parts = [source.path.name, f"{source.producer or source.format}, {version}", *_gpus(linked)]
     if sums["kernels"] or sums["graph_launches"]:
-        parts.append(f"{units.count(sums['kernels'])} kernels")
+        parts.append(f"{units.count(sums['kernels'])} kernel{'s' * (sums['kernels'] != 1)}")
     if sums["graph_launches"]:
         parts.append(f"{units.count(sums['graph_launches'])} graph launches")
     if sums["span_ns"]:

@@ -118,8 +118,8 @@ def at(times: pl.Series, labels: pl.Series, moments: pl.Series) -> pl.Series:
     known = pl.concat([pl.Series([None], dtype=labels.dtype), labels.rename("")])
     place = times.search_sorted(moments, side="right")
     if moments.null_count():
-        place = place.to_frame("place").select(pl.when(moments.is_not_null()).then("place"))
-        place = place.to_series()
+        masked = place.to_frame("place").select(pl.when(moments.is_not_null()).then("place"))
+        place = masked["place"]
     return known.gather(place)
 
 

@@ -78,7 +78,7 @@ def load(key: str, path: Path) -> tuple[Trace, list[str]] | None:
 
     An entry that was changed since it was written is removed.
     """
-    import polars as pl
+    from polars.exceptions import PolarsError
 
     entry = folder() / key
     if not entry.exists():
@@ -86,7 +86,7 @@ def load(key: str, path: Path) -> tuple[Trace, list[str]] | None:
     try:
         found = _read(entry, path)
         os.utime(entry)
-    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, PolarsError):
         shutil.rmtree(entry, ignore_errors=True)
         return None
     return found

@@ -44,12 +44,15 @@ class ColumnarStorage:
         if not {"id", "value"} <= self._tables.get("StringIds", frozenset()):
             return {}
         wanted = pl.Series("id", sorted(set(ids)), dtype=pl.Int64)
-        rows = self._collected(
-            "StringIds",
-            lambda frame: frame.select(
-                _ID.cast(pl.Int64, strict=False), _VALUE.cast(pl.Binary)
-            ).filter(_ID.is_in(wanted.implode()), _VALUE.is_not_null()),
-        )
+
+        def asked(frame: pl.LazyFrame) -> pl.LazyFrame:
+            schema = frame.collect_schema()
+            if schema["value"] not in (pl.String, pl.Binary):
+                raise pl.exceptions.SchemaError("StringIds holds no text")
+            strings = frame.select(_as_integer("id", schema["id"]), _VALUE.cast(pl.Binary))
+            return strings.filter(_ID.is_in(wanted.implode()), _VALUE.is_not_null())
+
+        rows = self._collected("StringIds", asked)
         return {} if rows is None else {i: decoded(text) for i, text in rows.iter_rows()}
 
     def records(self, table: str) -> list[Mapping[str, object]]:
