@@ -246,9 +246,9 @@ def _said(command: Sequence[str], log: Path) -> list[str]:
         return [f"it did not finish within {_EXPORT_SECONDS} s."]
     if not status:
         return []
-    with log.open("rb") as output:
-        output.seek(max(0, log.stat().st_size - _HEAD_BYTES))
-        said = output.read().decode("utf-8", "replace").splitlines()
+    with log.open("rb") as written:
+        written.seek(max(0, log.stat().st_size - _HEAD_BYTES))
+        said = written.read().decode("utf-8", "replace").splitlines()
     return [f"it ended with status {status}.", *said]
 
 
@@ -286,7 +286,7 @@ def _unpacked(path: Path, head: bytes) -> tuple[Path, object]:
     return out, kept
 
 
-def _copy(packed: IO[bytes], plain: IO[bytes], path: Path) -> None:
+def _copy(packed: IO[bytes] | gzip.GzipFile, plain: IO[bytes], path: Path) -> None:
     # Not read(): what it has unpacked before an error would be lost.
     read = getattr(packed, "read1", packed.read)
     while block := read(_COPY_BYTES):

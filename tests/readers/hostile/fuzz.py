@@ -36,7 +36,7 @@ PATIENCE_S: Final = 8.0
 _HANGS_S: Final = 60.0
 _MEMORY_BYTES: Final = 3 << 30
 _ODD_NAMES: Final = (
-    "", "\0", "a\0b", "\x1b[31mred\x1b[0m", "[bold]markup[/bold]", "[/]", "forward", "step 3", "<b>",
+    "", "a\0b", "\x1b[31mred\x1b[0m", "[bold]markup[/bold]", "[/]", "forward", "step 3", "<b>",
     "a|b`c`", "\\end{table} % $x_1^2$ & ~", "💥" * 50, "x" * 70_000, "<" * 3_000, "(" * 3_000,
     "\r\n\u2028", "\u202egnp.exe", "%s{0}", "=cmd|' /C calc'!A0",
 )  # fmt: skip

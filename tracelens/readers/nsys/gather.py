@@ -123,13 +123,12 @@ class Gather:
 
         The rest may lie decades apart, by one flipped bit, which `said` says.
         """
-        facts = {name: _facts(frame) for name, frame in frames.items()}
-        extents = [(first, last) for first, last, _ in facts.values() if first is not None]
-        extents += [self.extent] if self.extent else []
+        facts = [_facts(frame) for frame in frames.values()]
+        extents = [e for e in (self.extent, *(extent for extent, _ in facts)) if e is not None]
         if not extents:
             return dict(frames)
-        first, last = min(f for f, _ in extents), max(e for _, e in extents)
-        if last - first < _MOST_APART_NS and all(took < _MOST_NS for _, _, took in facts.values()):
+        first, last = min(e[0] for e in extents), max(e[1] for e in extents)
+        if last - first < _MOST_APART_NS and all(took < _MOST_NS for _, took in facts):
             self.extent = first, last
             return dict(frames)
         starts = pl.concat([frame.select("start_ns") for frame in frames.values()])
@@ -142,12 +141,12 @@ class Gather:
         times = pl.col("start_ns", "end_ns").is_between(low, high).fill_null(value=True)
         whole = frame.collect()
         kept = whole.filter(pl.all_horizontal(times))
-        first, last, took = _facts(kept.lazy())
+        extent, took = _facts(kept.lazy())
         if took >= _MOST_NS:
             kept = kept.filter(pl.col("end_ns") - pl.col("start_ns") <= _MOST_NS // kept.height)
-        if first is not None:
-            known = self.extent or (first, last)
-            self.extent = min(known[0], first), max(known[1], last)
+        if extent is not None:
+            known = self.extent or extent
+            self.extent = min(known[0], extent[0]), max(known[1], extent[1])
         if far := whole.height - kept.height:
             self.note(
                 "damaged",
@@ -196,15 +195,14 @@ class Gather:
         return pl.scan_parquet(files)
 
 
-def _facts(frame: pl.LazyFrame) -> tuple[int | None, int | None, float]:
-    """Return the first time, the last one, and all durations together, which may not fit 64 bits."""
+def _facts(frame: pl.LazyFrame) -> tuple[tuple[int, int] | None, float]:
+    """Return the first and last time, and the sum of durations, which may not fit 64 bits."""
     start, end = pl.col("start_ns"), pl.col("end_ns")
     took = end.cast(pl.Float64) - start.cast(pl.Float64)
-    return (
-        frame.select(start.min(), last=pl.max_horizontal(start.max(), end.max()), took=took.sum())
-        .collect()
-        .row(0)
-    )
+    last = pl.max_horizontal(start.max(), end.max())
+    found = frame.select(first=start.min(), last=last, took=took.sum()).collect()
+    first, last_ns, total = found.row(0)
+    return (None if first is None else (first, last_ns)), total
 
 
 def cast(schema: Mapping[str, object]) -> list[pl.Expr]:

@@ -15,7 +15,6 @@ from bisect import bisect_left
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -26,6 +25,7 @@ from tracelens.trace.scratch import Scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
 MAGIC: Final = b"SQLite format 3\x00"
 PIECE_ROWS: Final = 250_000
@@ -272,7 +272,8 @@ class SqliteStorage:
             frame = self._fetch(select, where, most, guarded=False)
             if all(frame.schema[name] == dtype for name, dtype in select.schema.items()):
                 return frame
-        return self._fetch(select, where, most, guarded=True).cast(dict(select.schema))
+        frame = self._fetch(select, where, most, guarded=True)
+        return frame.cast(dict(select.schema))  # type: ignore[arg-type]
 
     def _fetch(self, select: _Select, where: str, most: int, *, guarded: bool) -> pl.DataFrame:
         from adbc_driver_sqlite import dbapi
