@@ -80,7 +80,9 @@ def run(arguments: list[str] | None = None) -> int:
         # The reader of our output (`| head`) has left; nothing more can be written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # panics of polars are no Exception
         if _debugging():
             raise
         return _fail(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from tracelens.links.linked import Linked
 
 
+_COLUMNS: Final = (
+    "device", "cause", "gaps", "idle_ns", "share", "median_ns", "longest_ns", "before_name",
+    "after_name",
+)  # fmt: skip
+
+
 @Analysis
 def gaps(linked: Linked) -> pl.DataFrame:
     """Return one row per device and cause, most idle time first.
@@ -23,8 +29,15 @@ def gaps(linked: Linked) -> pl.DataFrame:
     length and neighbours stand in `longest_ns`, `before_name` and `after_name`.
     """
     if linked.whole:
-        return remembered(linked.trace, "gaps", lambda: _gaps(linked))
+        return remembered(linked.trace, "gaps", lambda: _gaps(linked), _fits)
     return _gaps(linked)
+
+
+def _fits(frame: pl.DataFrame) -> bool:
+    numbers = ("gaps", "idle_ns", "longest_ns")
+    return set(_COLUMNS) <= set(frame.columns) and all(
+        frame.schema[name] == pl.Int64 for name in numbers
+    )
 
 
 def _gaps(linked: Linked) -> pl.DataFrame:

@@ -43,7 +43,8 @@ def launch_delay(linked: Linked) -> pl.DataFrame:
             queue_max_ns=queue.max(),
             kernel_mean_ns=(pl.col("end_ns") - pl.col("start_ns")).mean(),
             total_mean_ns=total.mean(),
-            total_ns=total.sum(),
+            # Clocks that lie apart would overflow 64 bits.
+            total_ns=total.cast(pl.Int128).sum().cast(pl.Int64, strict=False),
         )
         .join(linked.names.lazy(), on=["name_id", "kind"], how="left")
         .sort("total_ns", "name", descending=[True, False])

@@ -35,28 +35,37 @@ def streams(linked: Linked) -> pl.DataFrame:
         .join(busy(ops, _KEYS), on=_KEYS, nulls_equal=True)
         .collect()
     )
-    whole = dict(busy(ops, ["device"]).select("device", "busy_ns").collect().iter_rows())
-    beside = [_beside(ops, row, own, whole) for row in own.iter_rows(named=True)]
+    alone = _alone(ops.select(*_KEYS, "start_ns", "end_ns").collect(), own.select(_KEYS))
     return own.with_columns(
-        beside_ns=pl.Series(beside, dtype=pl.Int64),
+        beside_ns=pl.col("busy_ns") - alone,
         self_overlap_ns=pl.col("total_ns") - pl.col("busy_ns"),
     ).sort("busy_ns", *_KEYS, descending=[True, *[False] * len(_KEYS)])
 
 
-def _beside(
-    ops: pl.LazyFrame,
-    stream: dict[str, int],
-    streams: pl.DataFrame,
-    whole: dict[int, int],
-) -> int:
-    """Return |A and B| = |A| + |B| - |A or B| for a stream A and the others B of its device."""
-    mates = streams.filter(pl.col("device") == stream["device"])
-    if mates.height == 1:
-        return 0
-    this = pl.all_horizontal(pl.col(key).eq_missing(stream[key]) for key in _KEYS)
-    others = ops.filter(pl.col("device") == stream["device"], ~this)
-    rest: int = busy(others).select("busy_ns").collect().item()
-    return stream["busy_ns"] + rest - whole[stream["device"]]
+def _alone(ops: pl.DataFrame, streams: pl.DataFrame) -> pl.Series:
+    """Return for how long each stream was the only one of its device that was busy.
+
+    One sweep over beginnings and ends: where a single stream is busy, the sum of the numbers of
+    the busy streams is its own.
+    """
+    numbered = streams.with_row_index("number").with_columns(pl.col("number").cast(pl.Int64))
+    ops = ops.filter(pl.col("end_ns") > pl.col("start_ns")).join(
+        numbered, on=_KEYS, nulls_equal=True
+    )
+    opens = ops.select("device", "number", time="start_ns", change=1)
+    closes = ops.select("device", "number", time="end_ns", change=-1)
+    # Work of one stream may overlap itself: only the first to open and the last to close count.
+    depth = pl.col("change").cum_sum().over("device", "number")
+    events = pl.concat([opens, closes]).sort("time", "change").with_columns(depth=depth)
+    edge = (pl.col("depth") == 1) & (pl.col("change") == 1)
+    edges = events.filter(edge | (pl.col("depth") == 0)).with_columns(
+        busy=pl.col("change").cum_sum().over("device"),
+        which=(pl.col("change") * pl.col("number")).cum_sum().over("device"),
+        lasted=(pl.col("time").shift(-1) - pl.col("time")).over("device"),
+    )
+    single = edges.filter(pl.col("busy") == 1).group_by(number="which").agg(pl.col("lasted").sum())
+    alone = numbered.join(single, on="number", how="left", maintain_order="left")
+    return alone["lasted"].fill_null(0)
 
 
 ANALYSIS = streams

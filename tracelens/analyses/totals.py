@@ -30,8 +30,14 @@ def totals(linked: Linked) -> pl.DataFrame:
     durations, which exceed the union where work overlaps.
     """
     if linked.whole:
-        return remembered(linked.trace, "totals", lambda: _totals(linked))
+        return remembered(linked.trace, "totals", lambda: _totals(linked), _fits)
     return _totals(linked)
+
+
+def _fits(frame: pl.DataFrame) -> bool:
+    counts = {column for columns in _KINDS.values() for column in columns}
+    expected = dict.fromkeys((*counts, "span_ns", "idle_ns", "busy_ns"), pl.Int64)
+    return frame.height == 1 and dict(frame.schema) == expected
 
 
 def _totals(linked: Linked) -> pl.DataFrame:

@@ -25,7 +25,7 @@ def recordings(paths: Iterable[Path]) -> list[Path]:
 
     found: list[Path] = []
     for path in paths:
-        if not path.is_dir() or is_recording(path):
+        if not _is_folder(path) or is_recording(path):
             found.append(path)
             continue
         inside = sorted(p for p in _walk(path) if is_recording(p))
@@ -38,6 +38,13 @@ def recordings(paths: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name too long, say: opening it will tell
+        return False
+
+
 def _walk(folder: Path) -> Iterable[Path]:
     """Return files and folders up to two levels down; one that is a recording is not entered."""
     from tracelens.readers.open import is_recording
@@ -46,11 +53,18 @@ def _walk(folder: Path) -> Iterable[Path]:
     for _ in range(2):
         deeper: list[Path] = []
         for parent in level:
-            for child in sorted(parent.iterdir())[:_MOST]:
+            for child in _children(parent):
                 yield child
                 if child.is_dir() and not is_recording(child):
                     deeper.append(child)
         level = deeper
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())[:_MOST]
+    except OSError:
+        return []
 
 
 def check_free(output: Path | None, inputs: Iterable[Path], *, force: bool) -> None:

@@ -40,9 +40,9 @@ def _launch_rows(keys: pl.DataFrame, api: pl.LazyFrame) -> pl.Series:
     """Return the row of each key's call, joining some millions at a time to bound memory."""
     calls = api.select(_KEY).with_row_index("launch_row").collect()
     calls = calls.filter(pl.col("key").is_not_null())
-    cuts = calls["key"].sort()[_JOINED_AT_ONCE::_JOINED_AT_ONCE].unique().sort()
-    if cuts.is_empty():
+    if calls.height <= _JOINED_AT_ONCE:
         return _joined(keys, calls, api)
+    cuts = calls["key"].sort()[_JOINED_AT_ONCE::_JOINED_AT_ONCE].unique().sort()
     rows = pl.repeat(None, keys.height, dtype=pl.UInt32, eager=True)
     bounds = [None, *cuts, None]
     for first, end in itertools.pairwise(bounds):

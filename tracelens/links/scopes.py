@@ -15,13 +15,14 @@ import polars as pl
 
 from tracelens.links.inference import is_autograd_thread
 from tracelens.links.phases import phase_ranges, rules
-from tracelens.trace.intervals import at
+from tracelens.trace.intervals import at, innermost
 from tracelens.trace.nesting import timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from tracelens.links.linked import Linked
+    from tracelens.links.phases import PhaseRange
 
     Timeline = tuple[pl.Series, pl.Series]
 
@@ -51,11 +52,14 @@ def work_by_leaves(linked: Linked, ranges: pl.DataFrame) -> pl.DataFrame:
     kernel counts in one row.
     """
     ops = linked.ops.filter(pl.col("kind") == "kernel", pl.col("launch_ns").is_not_null())
+    phases: dict[int, list[PhaseRange]] = {}
+    for phase_range in phase_ranges(linked.trace, rules()):
+        phases.setdefault(phase_range.pid, []).append(phase_range)
+    by_pid = ops.partition_by("pid", as_dict=True)
     parts = [_EMPTY]
     for (pid,), of_process in ranges.group_by("pid"):
-        work = ops.filter(pl.col("pid") == pid)
-        if work.height:
-            parts.append(_of_process(linked, work, of_process))
+        if (work := by_pid.get((pid,))) is not None:
+            parts.append(_of_process(linked, work, of_process, phases.get(pid, [])))
     return pl.concat(parts)
 
 
@@ -66,19 +70,15 @@ def work_inside(ranges: pl.DataFrame, by_leaves: pl.DataFrame) -> pl.DataFrame:
     return _rolled_up(ranges.join(own, on="range_id", how="left"))
 
 
-def _of_process(linked: Linked, work: pl.DataFrame, ranges: pl.DataFrame) -> pl.DataFrame:
+def _of_process(
+    linked: Linked, work: pl.DataFrame, ranges: pl.DataFrame, phases: Sequence[PhaseRange]
+) -> pl.DataFrame:
     tracks = {
         (tid, lane): timeline(track)
         for (tid, lane), track in ranges.sort("start_ns").group_by("tid", "lane")
     }
-    work = work.with_columns(host=_hosts(linked, work, tracks))
-    columns: dict[str, pl.Expr] = {}
-    for (tid, lane), track in tracks.items():
-        leaf = at(*track, work["launch_ns"])
-        for role in ("launch_tid", "host"):
-            name = f"{role} {lane}"
-            other = columns.get(name, pl.lit(None, pl.UInt32))
-            columns[name] = pl.when(pl.col(role) == tid).then(leaf).otherwise(other)
+    work = work.with_columns(host=_hosts(linked, work, tracks, phases))
+    columns = _leaves(work, tracks)
     by_leaf = (
         work.lazy()
         .select("start_ns", "end_ns", **columns)
@@ -95,12 +95,33 @@ def _of_process(linked: Linked, work: pl.DataFrame, ranges: pl.DataFrame) -> pl.
     return by_leaf.select(_EMPTY.columns).collect()
 
 
+def _leaves(work: pl.DataFrame, tracks: Mapping[tuple[int, int], Timeline]) -> dict[str, pl.Series]:
+    """Return the innermost range of each op, by role of the thread and by lane."""
+    leaves: dict[str, pl.Series] = {}
+    for role in ("launch_tid", "host"):
+        rows = (
+            work.select("launch_ns", role).with_row_index("row").filter(pl.col(role).is_not_null())
+        )
+        by_tid = rows.partition_by(role, as_dict=True)
+        for (tid, lane), track in tracks.items():
+            if (mine := by_tid.get((tid,))) is None:
+                continue
+            name = f"{role} {lane}"
+            if name not in leaves:
+                leaves[name] = pl.repeat(None, work.height, dtype=pl.UInt32, eager=True)
+            leaves[name] = leaves[name].scatter(mine["row"], at(*track, mine["launch_ns"]))
+    return leaves or {"launch_tid 0": pl.repeat(None, work.height, dtype=pl.UInt32, eager=True)}
+
+
 def _hosts(
-    linked: Linked, work: pl.DataFrame, tracks: Mapping[tuple[int, int], Timeline]
+    linked: Linked,
+    work: pl.DataFrame,
+    tracks: Mapping[tuple[int, int], Timeline],
+    phases: Sequence[PhaseRange],
 ) -> pl.Series:
     """Return the thread that each op's launching thread works for, null where it is its own."""
     pid = work["pid"][0]
-    found = pl.coalesce(_only_other(work, _phase_tracks(linked, pid)), _only_other(work, tracks))
+    found = pl.coalesce(_only_other(work, _phase_tracks(phases)), _only_other(work, tracks))
     worker = pl.col("launch_tid").is_in(list(_autograd_tids(linked, pid)))
     return work.select(host=pl.when(worker | ~_has_own(work, tracks)).then(found))["host"]
 
@@ -152,14 +173,11 @@ def _only_other(work: pl.DataFrame, tracks: Mapping[tuple[int, int], Timeline]) 
     return work.select(only=only)["only"]
 
 
-def _phase_tracks(linked: Linked, pid: int) -> dict[tuple[int, int], Timeline]:
-    from tracelens.trace.intervals import innermost
-
-    found = [r for r in phase_ranges(linked.trace, rules()) if r.pid == pid]
-    return {
-        (tid, 0): innermost((r.start_ns, r.end_ns, r.code) for r in found if r.tid == tid)
-        for tid in {r.tid for r in found}
-    }
+def _phase_tracks(phases: Sequence[PhaseRange]) -> dict[tuple[int, int], Timeline]:
+    by_tid: dict[int, list[tuple[int, int, int]]] = {}
+    for phase in phases:
+        by_tid.setdefault(phase.tid, []).append((phase.start_ns, phase.end_ns, phase.code))
+    return {(tid, 0): innermost(spans) for tid, spans in by_tid.items()}
 
 
 def _autograd_tids(linked: Linked, pid: int) -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
@@ -111,7 +112,7 @@ def _on_request(gather: Gather, *kept: object) -> dict[str, pl.LazyFrame]:
         "counters": (samples.METRICS, samples.counters, COUNTERS),
     }
     return {
-        name: pl.defer(lambda r=read, t=table: later(r, t.empty()), schema=dict(table.schema()))
+        name: pl.defer(functools.partial(later, read, table.empty()), schema=dict(table.schema()))
         for name, (source, read, table) in found.items()
         if source in gather.storage.tables()
     }
