@@ -31,6 +31,7 @@ SCHEMA: Final[dict[str, PolarsDataType]] = {
     "cause": _CAUSE_TYPE,
     "last_row": pl.UInt32,
 }
+_MOST_THREADS: Final = 32
 _PART_ROWS: Final = 4_000_000
 _BLOCKING: Final = r"(?i)synchronize|^cu(da)?memcpy[^a]*(_v\d+)?$|^cu(da)?(free|malloc|memalloc)"
 
@@ -54,10 +55,10 @@ def idle(linked: Linked) -> Iterator[pl.DataFrame]:
     calls = _last_calls(linked)
     devices = linked.ops["device"].unique().sort()
     for device in devices:
-        ops = linked.ops.lazy().select("op_id", "start_ns", "end_ns", "launch_ns", "device")
+        ops = linked.ops.lazy().select("op_id", "start_ns", "end_ns", "device")
         if len(devices) > 1:
             ops = ops.filter(pl.col("device").eq_missing(pl.lit(device, pl.Int32)))
-        ordered = _in_order(ops.drop("device"))
+        ordered = _in_order(linked, ops.drop("device"))
         reached_ns: int | None = None
         holder: int | None = None
         for part in ordered.iter_slices(_PART_ROWS):
@@ -67,13 +68,19 @@ def idle(linked: Linked) -> Iterator[pl.DataFrame]:
                 reached_ns, holder = last["end_ns"], last["op_id"]
 
 
-def _in_order(ops: pl.LazyFrame) -> pl.DataFrame:
+def _in_order(linked: Linked, ops: pl.LazyFrame) -> pl.DataFrame:
     """Return ops in order of start, of those that start together the one launched first first."""
     ordered = ops.sort("start_ns", maintain_order=True).collect()
-    if (ordered["start_ns"].diff() == 0).any():
-        # Rare, and thrice as dear.
-        ordered = ops.sort("start_ns", "launch_ns", "end_ns").collect()
-    return ordered.drop("launch_ns")
+    start = pl.col("start_ns")
+    together = (start == start.shift()) | (start == start.shift(-1))
+    places = ordered.select(pl.arg_where(together))["start_ns"]
+    if places.is_empty():
+        return ordered
+    # They are few, and stand side by side: put in order among themselves, they fit their places.
+    tied = ordered[places].join(linked.ops.select("op_id", "launch_ns"), on="op_id", how="left")
+    tied = tied.sort("start_ns", "launch_ns", "end_ns", maintain_order=True)
+    columns = (ordered[name].scatter(places, tied[name]) for name in ordered.columns)
+    return pl.DataFrame(list(columns))
 
 
 def _with_cause(
@@ -135,15 +142,30 @@ def _last_calls(linked: Linked) -> pl.DataFrame:
         return pl.DataFrame(schema=nothing)
     names = linked.trace["names"].filter(pl.col("name").str.contains(_BLOCKING))
     blocking = names.select("name_id").collect()["name_id"]
-    row = pl.col("row")
-    before = (
-        api.select("pid", "tid", "start_ns")
-        .with_row_index("row")
-        .sort("start_ns", maintain_order=True)
-        .select("row", last_row=row.shift().over("pid", "tid"))
-        .sort("row")
-        .select("last_row")
-        .collect()
-    )
+    before = _calls_before(api)
     facts = api.select("end_ns", blocks=pl.col("name_id").is_in(blocking.implode()))
-    return before.hstack(facts.collect())
+    return before.to_frame("last_row").hstack(facts.collect())
+
+
+def _calls_before(api: pl.LazyFrame) -> pl.Series:
+    """Return for each call the row of the call before it on its thread, thread by thread.
+
+    Recorders write the calls of a thread in order, or nearly: sorting them all at once would need
+    twice their memory.
+    """
+    calls = api.select("pid", "tid", "start_ns").collect()
+    threads = calls.select("pid", "tid").unique()
+    if threads.height > _MOST_THREADS:
+        row = pl.col("row")
+        ordered = calls.with_row_index("row").sort("start_ns", maintain_order=True)
+        before = ordered.select("row", last=row.shift().over("pid", "tid")).sort("row")
+        return before["last"]
+    last = pl.repeat(None, calls.height, dtype=pl.UInt32, eager=True)
+    for pid, tid in threads.iter_rows():
+        mine = pl.col("pid").eq_missing(pid) & pl.col("tid").eq_missing(tid)
+        rows = calls.select(pl.arg_where(mine))["pid"]
+        starts = calls["start_ns"].gather(rows)
+        if not starts.is_sorted():
+            rows = rows.gather(starts.arg_sort())
+        last = last.scatter(rows, rows.shift())
+    return last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
@@ -67,14 +68,22 @@ class Linked:
     """Whether phases were given by when ops ran instead of by when they were launched."""
     whole: bool = True
     """Whether `ops` are all of the trace's."""
-    answers: dict[str, pl.DataFrame] = field(init=False, default_factory=dict, compare=False)
-    """What analyses have found out of these very ops, by analysis."""
+    answers: dict[str, Future[pl.DataFrame]] = field(
+        init=False, default_factory=dict, compare=False
+    )
+    """What analyses have found out of these very ops, or are finding out, by analysis."""
 
     def once(self, name: str, make: Callable[[Linked], pl.DataFrame]) -> pl.DataFrame:
-        """Return ``make`` of this trace, computed at most once."""
-        if name not in self.answers:
-            self.answers[name] = make(self)
-        return self.answers[name]
+        """Return ``make`` of this trace, computed at most once, whichever thread asks first."""
+        mine: Future[pl.DataFrame] = Future()
+        answer = self.answers.setdefault(name, mine)
+        if answer is mine:
+            try:
+                mine.set_result(make(self))
+            except BaseException as error:
+                mine.set_exception(error)
+                raise
+        return answer.result()
 
     def with_columns_of_ops(self, *columns: str) -> pl.LazyFrame:
         """Return ``ops`` with further columns of `gpu_ops`."""
@@ -124,9 +133,12 @@ def link(trace: Trace, cut: Cut | None = None) -> Linked:
         lambda kept: kept.schema == LAUNCH_COLUMNS and kept.height == work.height,
     )
     work = work.hstack(linked_to)
-    names = op_names(trace, work)
     by_execution = cut.attribution == "execution"
-    work, source = assigned(trace, work, names, known, by_execution=by_execution)
+    with ThreadPoolExecutor(1) as pool:
+        # Names are classified in Python while polars looks phases up.
+        named = pool.submit(op_names, trace, work)
+        work, source = assigned(trace, work, named.result, known, by_execution=by_execution)
+    names = named.result()
     linked = Linked(
         trace,
         work,

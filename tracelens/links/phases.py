@@ -19,7 +19,7 @@ from tracelens.links.how import HOW, how
 from tracelens.trace.intervals import at, innermost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from tracelens.trace.model import Trace
 
@@ -98,7 +98,7 @@ def rules(user_phases: Mapping[str, str] | None = None) -> Rules:
 def assigned(
     trace: Trace,
     ops: pl.DataFrame,
-    names: pl.DataFrame,
+    names: Callable[[], pl.DataFrame],
     rules: Rules,
     *,
     by_execution: bool = False,
@@ -110,7 +110,7 @@ def assigned(
     Args:
         trace: for ranges, calls and thread names.
         ops: `gpu_ops` with launches, in order of op_id.
-        names: `op_names` of the ops.
+        names: gives the `op_names` of the ops, if they are needed.
         rules: what the ranges' names mean.
         by_execution: look at when an op ran instead of when it was launched. That is what a
             timeline shows, and it is wrong wherever the GPU runs behind; for comparison only.
@@ -119,9 +119,10 @@ def assigned(
     moments = ops["start_ns"] if by_execution else ops["launch_ns"]
     frame = ops.with_columns(_by_ranges(trace, ops, moments, found))
     source = "ranges" if found else "none"
-    silent = pl.col("pid").is_in({r.pid for r in found}).not_()
-    if not found or frame.select(silent.any()).item():
-        guessed = inference.inferred(trace, ops, names, rules.phases())
+    speaking = {r.pid for r in found}
+    if not speaking.issuperset(ops["pid"].unique()):
+        silent = ~pl.col("pid").is_in(speaking).fill_null(value=False)
+        guessed = inference.inferred(trace, ops, names(), rules.phases())
         if not found and guessed["code"].null_count() < guessed.height:
             source = "inferred"
         if by_execution:

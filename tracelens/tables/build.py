@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from tracelens import registry
+from tracelens.analyses.gaps import gaps
 from tracelens.errors import NothingToShowError, UsageError
 from tracelens.tables import Column, Filled, Report, Table
 from tracelens.tables.standout import findings
@@ -30,6 +32,9 @@ _EXECUTION_NOTE: Final = (
         "wrong wherever the GPU runs behind"
     ),
 )
+
+_MANY_OPS: Final = 5_000_000
+"""From so many on memory counts for more than time: one question after the other."""
 
 ORDER: Final = (
     "totals", "overview", "phases", "families", "kernels", "graphs", "ranges", "steps", "copies",
@@ -94,6 +99,11 @@ def report(linked: Linked, names: Sequence[str]) -> Report:
     """Return a report of the named tables; those that cannot be made are in `left_out`."""
     filled: list[Filled] = []
     left_out: dict[str, str] = {}
+    if linked.ops.height < _MANY_OPS:
+        # Every report needs the gaps, which take longest: they are looked for beside the rest.
+        ahead = ThreadPoolExecutor(1)
+        ahead.submit(gaps, linked)
+        ahead.shutdown(wait=False)
     for name in names:
         try:
             table = fill(linked, name)

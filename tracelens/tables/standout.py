@@ -9,9 +9,8 @@ import polars as pl
 from tracelens import units
 from tracelens.analyses.families import families
 from tracelens.analyses.gaps import gaps
-from tracelens.analyses.phases import phases
+from tracelens.analyses.overview import overview
 from tracelens.analyses.totals import totals
-from tracelens.links.linked import NO_PHASE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +72,7 @@ def _graphs(linked: Linked) -> Iterator[str]:
 
 def _tiny_kernels(linked: Linked) -> Iterator[str]:
     steps = max(1, linked.steps.height)
-    for row in phases(linked).iter_rows(named=True):
+    for row in overview(linked).iter_rows(named=True):
         if row["kernels"] < _MANY_KERNELS or not row["kernel_time_ns"]:
             continue
         mean = row["kernel_time_ns"] / row["kernels"]
@@ -86,7 +85,7 @@ def _tiny_kernels(linked: Linked) -> Iterator[str]:
                 else "Fusing them (torch.compile) or CUDA graphs would save launches."
             )
             yield (
-                f"{row['phase'] or NO_PHASE} launches {count}{each} of {units.time(round(mean))} "
+                f"{row['phase']} launches {count}{each} of {units.time(round(mean))} "
                 f"on average. {advice}"
             )
 

@@ -103,10 +103,10 @@ def _unclassified(linked: Linked) -> list[str]:
 
 
 def _steps_without_work(linked: Linked) -> list[str]:
-    launched = linked.ops.lazy().select("pid", "launch_ns").sort("launch_ns").collect()
     empty = 0
     for (pid,), steps in linked.steps.group_by("pid"):
-        times = launched.filter(pl.col("pid") == pid)["launch_ns"].drop_nulls()
+        launched = linked.ops.lazy().filter(pl.col("pid") == pid).select("launch_ns")
+        times = launched.collect()["launch_ns"].drop_nulls().sort()
         first = times.search_sorted(steps["start_ns"], side="left")
         last = times.search_sorted(steps["end_ns"], side="left")
         empty += int((first == last).sum())

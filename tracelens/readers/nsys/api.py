@@ -38,7 +38,10 @@ def api(gather: Gather, names: Names) -> pl.LazyFrame | None:
     unnamed = names.id_of("(unnamed function)")
 
     def change(raw: pl.DataFrame) -> pl.DataFrame:
-        calls = raw.filter(pl.col("event_class").ne_missing(_BACKTRACE)).with_columns(
+        calls = raw
+        if (raw["event_class"] == _BACKTRACE).any():
+            calls = raw.filter(pl.col("event_class").ne_missing(_BACKTRACE))
+        calls = calls.with_columns(
             # The recording may stop inside a call, which then has no end.
             pl.col("end_ns").fill_null(pl.col("start_ns")),
             name_id=own_id("name_id").fill_null(unnamed),

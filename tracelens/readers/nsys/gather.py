@@ -112,11 +112,13 @@ class Gather:
 
         The others are counted.
         """
-        filled = [pl.col(column).is_not_null() for column in needed]
-        good = frame.filter(pl.col("end_ns") >= pl.col("start_ns"), *filled)
-        if bad := frame.height - good.height:
-            self._aside.append((table, bad))
-        return good
+        tests = [pl.col(column).is_not_null() for column in needed]
+        tests.append((pl.col("end_ns") >= pl.col("start_ns")).fill_null(value=False))
+        sound = frame.select(sound=pl.all_horizontal(tests))["sound"]
+        if sound.all():
+            return frame
+        self._aside.append((table, int((~sound).sum())))
+        return frame.filter(sound)
 
     def near(self, frames: Mapping[str, pl.LazyFrame]) -> dict[str, pl.LazyFrame]:
         """Return the rows whose times can be added and subtracted in 64 bits; others are counted.
@@ -187,7 +189,7 @@ class Gather:
 
         def write(number: int, part: Part) -> Path:
             file = folder / f"{number:06}.parquet"
-            changed(part).write_parquet(file, compression="lz4", statistics=False)
+            changed(part).write_parquet(file, compression="uncompressed", statistics=False)
             return file
 
         with ThreadPoolExecutor(_workers()) as pool:

@@ -9,7 +9,7 @@ import polars as pl
 
 from tracelens.readers.nsys.gather import cast, pid
 from tracelens.readers.nsys.names import own_id
-from tracelens.trace.schema import GPU_OPS
+from tracelens.trace.schema import GPU_OPS, OP_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,6 +52,11 @@ _LAUNCH_SHAPE: Final = {
     "registers": "registersPerThread",
     "static_bytes": "staticSharedMemory",
     "dynamic_bytes": "dynamicSharedMemory",
+}
+_GRAPH_TABLES: Final = {
+    "CUPTI_ACTIVITY_KIND_GRAPH_TRACE",
+    "CUDA_GRAPH_EVENTS",
+    "CUDA_GRAPH_NODE_EVENTS",
 }
 _NAME_COLUMNS: Final = ("demangledName", "shortName", "mangledName")
 
@@ -103,11 +108,14 @@ def _activity(gather: Gather, names: Names, activity: Activity) -> pl.LazyFrame:
     if "globalPid" not in have:
         gather.note("missing", f"{activity.table} names no process: its work cannot be attributed.")
     if activity.kind == "kernel":
+        if not _GRAPH_TABLES & gather.storage.tables().keys():
+            # No graph was seen, so that these are null in every row.
+            columns = {o: t for o, t in columns.items() if o not in ("graph_id", "graph_node")}
         columns["name_id"] = next((c for c in _NAME_COLUMNS if c in have), _NAME_COLUMNS[0])
         columns |= _LAUNCH_SHAPE if gather.everything else {}
     schema = {n: t for n, t in GPU_OPS.schema(everything=gather.everything).items() if n != "op_id"}
     made = _made(activity, names, gather)
-    lacking = {n: pl.lit(None) for n in schema if n not in columns and n not in made}
+    lacking = {n: pl.lit(None, t) for n, t in schema.items() if n not in columns and n not in made}
 
     def change(raw: pl.DataFrame) -> pl.DataFrame:
         good = gather.sound(activity.table, raw)
@@ -119,7 +127,10 @@ def _activity(gather: Gather, names: Names, activity: Activity) -> pl.LazyFrame:
 
 def _made(activity: Activity, names: Names, gather: Gather) -> dict[str, pl.Expr]:
     """Return the columns that are not read as they stand."""
-    made = {"kind": pl.lit(activity.kind), "pid": pid("process", gather.machines)}
+    made = {
+        "kind": pl.lit(activity.kind, pl.Enum(OP_KINDS)),
+        "pid": pid("process", gather.machines),
+    }
     if activity.kind == "kernel":
         unnamed = names.id_of("(unnamed kernel)")
         made["name_id"] = own_id("name_id").fill_null(unnamed)
