@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=50)
@@ -45,7 +50,7 @@ def update_samples(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture(autouse=True)
 def _a_machine_of_its_own(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+) -> Iterator[None]:
     """Give the test an empty cache and a terminal of 100 columns without colours."""
     for name in [*TERMINAL, *(name for name in os.environ if name.startswith("TRACELENS_"))]:
         monkeypatch.delenv(name, raising=False)
@@ -53,6 +58,9 @@ def _a_machine_of_its_own(
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("LINES", "40")
     monkeypatch.setenv("TERM", "dumb")
+    yield
+    if store := sys.modules.get("tracelens.trace.store"):
+        store.flush()  # what one test leaves to be written must not meet the next
 
 
 @pytest.fixture(scope="session")

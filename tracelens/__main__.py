@@ -22,7 +22,7 @@ Examples:
 class Commands(click.Group):
     """The commands of the room `cli`: each file is imported when its command is called."""
 
-    def list_commands(self, _ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the commands' names, read from file names alone."""
         return [name.replace("_", "-") for name in registry.names("command")]
 
@@ -37,7 +37,11 @@ class Commands(click.Group):
         command: click.Command = known[stem].load()
         return command
 
-    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        formatter: click.HelpFormatter,
+    ) -> None:
         """Write each command with its file's first sentence, importing none."""
         rows = [
             (entry.name.replace("_", "-"), entry.summary)

@@ -43,7 +43,7 @@ class _Names(click.ParamType[str]):
         self.kind = kind
         self.more = more
 
-    def shell_complete(self, _ctx: Any, _param: Any, incomplete: str) -> list[Any]:
+    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[Any]:  # noqa: ARG002
         from click.shell_completion import CompletionItem
 
         names = (*registry.names(self.kind), *self.more)
@@ -177,8 +177,10 @@ def _tables(asked: Sequence[str], renderer: str) -> tuple[str, ...]:
 
 
 def _rules(asked: Sequence[str]) -> dict[str, str]:
-    rules = dict(rule.partition("=")[::2] for rule in asked)
-    for name, rule in rules.items():
+    rules = {}
+    for text in asked:
+        name, _, rule = text.partition("=")
+        rules[name] = rule
         if not name or not rule:
             raise UsageError(f"--phases {name}={rule}: write NAME=REGEX, as in 'loss=^loss$'.")
     return rules

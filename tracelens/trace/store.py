@@ -175,7 +175,7 @@ def _kept(file: Path, frame: pl.DataFrame) -> None:
     with contextlib.suppress(OSError):
         handle, beside = tempfile.mkstemp(dir=file.parent, suffix=".part")
         os.close(handle)
-        frame.write_parquet(beside, compression="uncompressed", statistics=False)
+        frame.write_parquet(beside, compression="lz4", statistics=False)
         Path(beside).replace(file)
 
 
@@ -185,9 +185,7 @@ def _write(entry: Path, trace: Trace) -> None:
         if name in trace:
             file = entry / f"{name}.parquet"
             frame = trace[name]
-            frame.sink_parquet(
-                file, compression="uncompressed", statistics=False, maintain_order=True
-            )
+            frame.sink_parquet(file, compression="lz4", statistics=False, maintain_order=True)
             tables[name] = _seen(file)
     source = trace.source
     manifest: dict[str, Any] = {

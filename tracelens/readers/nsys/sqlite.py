@@ -15,7 +15,7 @@ from bisect import bisect_left
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import polars as pl
 
@@ -284,7 +284,7 @@ class SqliteStorage:
             cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": _BATCH_ROWS})
             # Pages that stand in a damaged tree more than once would be read again and again.
             cursor.execute(f"{select.sql(guarded=guarded)}{where} LIMIT {most + 1}")
-            frame = pl.DataFrame(cursor.fetch_arrow(), schema=list(select.schema))
+            frame = pl.DataFrame(cast("Any", cursor.fetch_arrow()), schema=list(select.schema))
         if frame.height > most:
             raise OSError(f"{select.table} has more rows than it can have")
         return frame
