@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -16,7 +19,6 @@ from tracelens.trace import store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import pytest
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from tracelens.trace.model import Trace
 
 Row = dict[str, Any]
+Nobody = tuple[Path, Callable[[], AbstractContextManager[None]]]
+"""What the fixture `nobody` gives: a folder, and a context in which one is not root."""
 
 
 def opened(trace: Nsys, folder: Path) -> Trace:

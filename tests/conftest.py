@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,8 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=50)
@@ -61,6 +64,34 @@ def _a_machine_of_its_own(
     yield
     if store := sys.modules.get("tracelens.trace.store"):
         store.flush()  # what one test leaves to be written must not meet the next
+
+
+@contextmanager
+def _nobody() -> Iterator[None]:
+    """Be a user without rights for a while: root may do what nobody is permitted to."""
+    if os.geteuid():
+        yield
+        return
+    os.setegid(65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+@pytest.fixture
+def nobody() -> Iterator[tuple[Path, Callable[[], AbstractContextManager[None]]]]:
+    """Give a folder that everybody can enter, and a context in which one is not root."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("this system has no users like those of Unix")
+    folder = Path(tempfile.mkdtemp(prefix="tracelens-test-"))
+    folder.chmod(0o755)
+    yield folder, _nobody
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

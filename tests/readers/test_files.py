@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
+    from tests.asking import Nobody
 
 
 @pytest.fixture
@@ -154,18 +154,16 @@ def test_what_stands_in_the_write_ahead_log_counts(tmp_path: Path, trace: Nsys) 
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-@pytest.mark.skipif(ROOT, reason="root may write where it is not permitted to")
-def test_a_folder_that_may_not_be_written_to_is_read(tmp_path: Path, trace: Nsys) -> None:
-    folder = tmp_path / "locked"
-    folder.mkdir()
-    for wal in (False, True):
-        path = trace.write(folder / f"run{wal}.sqlite", wal=wal)
-        path.chmod(0o444)
+def test_a_folder_that_may_not_be_written_to_is_read(nobody: Nobody, trace: Nsys) -> None:
+    folder, as_nobody = nobody
+    paths = [trace.write(folder / f"run{wal}.sqlite", wal=wal) for wal in (False, True)]
+    for file in folder.iterdir():
+        file.chmod(0o444)
     folder.chmod(0o555)
-    try:
-        assert times(folder / "runFalse.sqlite") == times(folder / "runTrue.sqlite") == TRUE
-    finally:
-        folder.chmod(0o755)
+    assert times(paths[0]) == TRUE  # whatever is imported is imported by somebody with rights
+
+    with as_nobody():
+        assert times(paths[0]) == times(paths[1]) == TRUE
 
 
 @pytest.mark.parametrize("wal", [False, True])
@@ -185,12 +183,13 @@ def test_nothing_is_written_beside_the_input(
     assert after == before
 
 
-@pytest.mark.skipif(ROOT, reason="root may read what it is not permitted to")
-def test_a_file_that_may_not_be_read_says_how_to_change_that(tmp_path: Path, trace: Nsys) -> None:
-    path = trace.write(tmp_path / "run.sqlite")
+def test_a_file_that_may_not_be_read_says_how_to_change_that(nobody: Nobody, trace: Nsys) -> None:
+    folder, as_nobody = nobody
+    path = trace.write(folder / "run.sqlite")
+    assert times(path) == TRUE
     path.chmod(0)
 
-    with pytest.raises(UnreadableError, match="chmod u\\+r"):
+    with as_nobody(), pytest.raises(UnreadableError, match="chmod u\\+r"):
         open_trace(path)
 
 

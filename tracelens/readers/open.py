@@ -64,7 +64,7 @@ def open_trace(
 
     _check_kind(path)
     cache = cache and not everything
-    key = store.key(path) if cache and path.exists() else None
+    key = store.key(path) if cache else None
     if key and (known := store.load(key, path)):
         trace, on_request = known
         return replace(trace, tables={**trace.tables, **_deferred(path, on_request)})

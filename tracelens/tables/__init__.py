@@ -30,6 +30,16 @@ class Column:
     optional: bool = False
 
 
+DURATIONS = (
+    Column("mean_ns", "mean", "ns"),
+    Column("median_ns", "median", "ns"),
+    Column("min_ns", "min", "ns"),
+    Column("max_ns", "max", "ns"),
+    Column("std_ns", "std", "ns"),
+)
+"""How long the single things of a row took."""
+
+
 @dataclass(frozen=True)
 class Table:
     """How one analysis is shown.

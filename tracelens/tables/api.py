@@ -1,6 +1,6 @@
 """CUDA API calls: what the table `api` shows."""
 
-from tracelens.tables import Column, Table
+from tracelens.tables import DURATIONS, Column, Table
 
 TABLE = Table(
     analysis="api",
@@ -10,11 +10,7 @@ TABLE = Table(
         Column("calls", "calls", "count"),
         Column("total_ns", "total", "ns"),
         Column("share", "share", "share"),
-        Column("mean_ns", "mean", "ns"),
-        Column("median_ns", "median", "ns"),
-        Column("min_ns", "min", "ns"),
-        Column("max_ns", "max", "ns"),
-        Column("std_ns", "std", "ns"),
+        *DURATIONS,
     ),
     note=("Share is of the time in all CUDA calls, on every thread; calls overlap with GPU work."),
     stands_for=(

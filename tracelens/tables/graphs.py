@@ -1,6 +1,6 @@
 """CUDA graphs launched as a whole: what the table `graphs` shows."""
 
-from tracelens.tables import Column, Table
+from tracelens.tables import DURATIONS, Column, Table
 
 TABLE = Table(
     analysis="graphs",
@@ -10,11 +10,7 @@ TABLE = Table(
         Column("device", "device", "count"),
         Column("calls", "calls", "count"),
         Column("total_ns", "total", "ns"),
-        Column("mean_ns", "mean", "ns"),
-        Column("median_ns", "median", "ns"),
-        Column("min_ns", "min", "ns"),
-        Column("max_ns", "max", "ns"),
-        Column("std_ns", "std", "ns"),
+        *DURATIONS,
     ),
     note=(
         "What ran inside a graph was not recorded: nsys profile --cuda-graph-trace=node records "

@@ -1,6 +1,6 @@
 """GPU time by kernel: what the table `kernels` shows."""
 
-from tracelens.tables import Column, Table
+from tracelens.tables import DURATIONS, Column, Table
 
 TABLE = Table(
     analysis="kernels",
@@ -12,11 +12,7 @@ TABLE = Table(
         Column("calls", "calls", "count"),
         Column("total_ns", "total", "ns"),
         Column("share", "share", "share"),
-        Column("mean_ns", "mean", "ns"),
-        Column("median_ns", "median", "ns"),
-        Column("min_ns", "min", "ns"),
-        Column("max_ns", "max", "ns"),
-        Column("std_ns", "std", "ns"),
+        *DURATIONS,
     ),
     note=("Share is of all kernel time shown here; durations are of single launches."),
     stands_for=(

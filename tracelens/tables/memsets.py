@@ -1,6 +1,6 @@
 """Memory sets: what the table `memsets` shows."""
 
-from tracelens.tables import Column, Table
+from tracelens.tables import DURATIONS, Column, Table
 
 TABLE = Table(
     analysis="memsets",
@@ -10,11 +10,7 @@ TABLE = Table(
         Column("calls", "calls", "count"),
         Column("total_ns", "total", "ns"),
         Column("bytes", "set", "bytes"),
-        Column("mean_ns", "mean", "ns"),
-        Column("median_ns", "median", "ns"),
-        Column("min_ns", "min", "ns"),
-        Column("max_ns", "max", "ns"),
-        Column("std_ns", "std", "ns"),
+        *DURATIONS,
     ),
     note=("Sets that a kernel does count as kernels."),
 )

@@ -81,9 +81,9 @@ def load(key: str, path: Path) -> tuple[Trace, list[str]] | None:
     from polars.exceptions import PolarsError
 
     entry = folder() / key
-    if not entry.exists():
-        return None
     try:
+        if not entry.exists():
+            return None
         found = _read(entry, path)
         os.utime(entry)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, PolarsError):

@@ -24,7 +24,7 @@ from tracelens.readers import open as opening
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
+    from tests.asking import Nobody
 
 
 @pytest.fixture
@@ -181,17 +181,17 @@ def test_a_recording_in_a_folder_that_links_to_itself_is_found(
     assert shell("summarize", tmp_path).status == 0
 
 
-@pytest.mark.skipif(ROOT, reason="root may read what it is not permitted to")
-def test_what_may_not_be_read_says_how_to_change_that(tmp_path: Path, shell: Shell) -> None:
-    path = good(tmp_path / "run.sqlite")
+def test_what_may_not_be_read_says_how_to_change_that(nobody: Nobody, shell: Shell) -> None:
+    folder, as_nobody = nobody
+    path = good(folder / "run.sqlite")
+    assert shell("summarize", path).status == 0
     path.chmod(0)
-    refused(shell("summarize", path), "chmod")
-    folder = tmp_path / "locked"
-    folder.mkdir(mode=0)
-    try:
-        refused(shell("summarize", folder))
-    finally:
-        folder.chmod(0o700)
+    locked = folder / "locked"
+    locked.mkdir(mode=0)
+
+    with as_nobody():
+        refused(shell("summarize", path), "chmod")
+        refused(shell("summarize", locked))
 
 
 def test_a_file_that_vanishes_while_it_is_read_is_no_bug(
