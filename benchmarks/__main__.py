@@ -48,8 +48,8 @@ class Row:
         peer = ratio = ""
         if self.peer_cost:
             least = "" if self.peer_cost.finished else "> "
-            peer = f"`{self.peer}` {least}{self.peer_cost.seconds:.1f} s"
-            ratio = f"{least}{self.peer_cost.seconds / self.ours.seconds:.0f}×"
+            peer = f"`{self.peer}` {least}{self.peer_cost.seconds:.2g} s"
+            ratio = f"{least}{self.peer_cost.seconds / self.ours.seconds:.2g}×"
         spread = f"{self.ours.seconds:.2f} s ({self.ours.fastest:.2f} to {self.ours.slowest:.2f})"
         return [self.what, self.budget, spread, f"{self.ours.mebibytes:.0f} MiB", peer, ratio]
 

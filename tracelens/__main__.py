@@ -68,7 +68,7 @@ def run(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
     # polars' allocator keeps freed memory for ten seconds unless told otherwise before its
     # import: a quarter of our peak.
-    os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:100,muzzy_decay_ms:0")
+    os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:300,muzzy_decay_ms:0")
     try:
         result: Any = tracelens.main(arguments, prog_name="tracelens", standalone_mode=False)
     except click.exceptions.Abort:
