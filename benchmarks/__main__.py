@@ -33,6 +33,10 @@ REPEAT: Final = 140
 _PEER_TIMEOUT_S: Final = 420
 
 
+def _brief(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
 @dataclass(frozen=True)
 class Row:
     """One budget: what was run, what it may cost, what it costs, and what the peer needs."""
@@ -48,8 +52,8 @@ class Row:
         peer = ratio = ""
         if self.peer_cost:
             least = "" if self.peer_cost.finished else "> "
-            peer = f"`{self.peer}` {least}{self.peer_cost.seconds:.2g} s"
-            ratio = f"{least}{self.peer_cost.seconds / self.ours.seconds:.2g}×"
+            peer = f"`{self.peer}` {least}{_brief(self.peer_cost.seconds)} s"
+            ratio = f"{least}{_brief(self.peer_cost.seconds / self.ours.seconds)}×"
         spread = f"{self.ours.seconds:.2f} s ({self.ours.fastest:.2f} to {self.ours.slowest:.2f})"
         return [self.what, self.budget, spread, f"{self.ours.mebibytes:.0f} MiB", peer, ratio]
 
