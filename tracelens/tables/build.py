@@ -234,5 +234,8 @@ def _why_empty(linked: Linked, name: str) -> str:
         return f"{what[needed]} not recorded (nsys profile --trace={flag} does)"
     what = {"copies": "copy", "memsets": "memset", "graphs": "graph launch", "api": "CUDA call"}
     what |= {"ranges": "range", "gaps": "idle time", "longest_gaps": "idle time"}
+    thing = what.get(name, "kernel")
+    if any(caveat.kind == "damaged" for caveat in trace.caveats):
+        return f"no {thing} could be read (the file is damaged: see the warnings)"
     where = "of the recording" if linked.whole else "of the part that was asked for"
-    return f"there is no {what.get(name, 'kernel')} among the events {where}"
+    return f"there is no {thing} among the events {where}"
