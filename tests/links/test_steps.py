@@ -180,3 +180,18 @@ def test_work_of_a_step_that_runs_after_it_still_counts_for_it(tmp_path: Path) -
     rows = table(linked(trace, tmp_path), "steps")
 
     assert [row["kernel_time_ns"] for row in rows] == [40, 5]
+
+
+def test_steps_are_found_by_the_names_that_the_user_gave_to_phases(tmp_path: Path) -> None:
+    trace = Nsys()
+    main = trace.thread("python")
+    for at in (0, 1_000):
+        main.push("FPROP", at, at + 90).push("backward", at + 100, at + 190)
+    main.kernel("k", at=10, run=(20, 30))
+
+    named = linked(trace, tmp_path, phase_rules={"forward": "FPROP"})
+
+    assert [(row["start_ns"], row["duration_ns"]) for row in table(named, "steps")] == [
+        (0, 190),
+        (1_000, 190),
+    ]

@@ -71,7 +71,7 @@ def write(linked: Linked, path: Path, /, *, progress: Progress = no_progress) ->
         _Part(phases, _phase_text(clock)),
         _Part(steps, _step_text(clock)),
         _Part(cpu, _cpu_text(clock, cpu), _names(linked, cpu)),
-        _Part(gpu, _gpu_text(clock, linked.phase_names), _details(linked, cpu)),
+        _Part(gpu, _gpu_text(clock, linked.rules.phases()), _details(linked, cpu)),
     )
     done, total = 0, sum(part.frame.height for part in parts)
     with _opened(path) as file:

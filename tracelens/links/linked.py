@@ -24,6 +24,7 @@ from tracelens.trace.store import remembered
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from tracelens.links.phases import Rules
     from tracelens.trace.model import Trace
 
 _OP_COLUMNS: Final = ("op_id", "start_ns", "end_ns", "kind", "device", "pid", "name_id")
@@ -61,7 +62,7 @@ class Linked:
     ops: pl.DataFrame
     names: pl.DataFrame
     steps: pl.DataFrame
-    phase_names: tuple[str, ...]
+    rules: Rules
     phase_source: str
     spans: tuple[tuple[int, int, int], ...] | None = None
     by_execution: bool = False
@@ -143,8 +144,8 @@ def link(trace: Trace, cut: Cut | None = None) -> Linked:
         trace,
         work,
         names,
-        steps(trace, work, source),
-        known.phases(),
+        steps(trace, work, source, known),
+        known,
         source,
         by_execution=by_execution,
     )
@@ -213,8 +214,8 @@ def _step_spans(linked: Linked, step: int) -> list[tuple[int, int, int]]:
 
 def _in_phases(linked: Linked, phases: Sequence[str]) -> pl.Expr:
     for phase in phases:
-        if phase not in (*linked.phase_names, NO_PHASE):
-            known = dict.fromkeys((*linked.phase_names, NO_PHASE))
+        if phase not in (*linked.rules.phases(), NO_PHASE):
+            known = dict.fromkeys((*linked.rules.phases(), NO_PHASE))
             raise UsageError(registry.unknown("phase", phase, known))
     named = [phase for phase in phases if phase != NO_PHASE]
     fits = pl.col("phase").cast(pl.String).is_in(named).fill_null(value=False)

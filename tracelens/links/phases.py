@@ -15,7 +15,7 @@ import polars as pl
 
 from tracelens.errors import UsageError
 from tracelens.links import inference
-from tracelens.links.how import HOW, how
+from tracelens.links.how import how
 from tracelens.trace.intervals import at, innermost
 
 if TYPE_CHECKING:
@@ -324,9 +324,3 @@ def _filled(trace: Trace, frame: pl.DataFrame) -> pl.DataFrame:
         code=pl.when(agreed).then("before").otherwise("code"),
         how=pl.when(agreed).then(how("inferred")).otherwise("how"),
     ).drop("before", "after", "context", "stream")
-
-
-def coverage(ops: pl.DataFrame) -> dict[str, int]:
-    """Return how many ops came by their phase in which way, with their total as `gpu_ops`."""
-    counts = dict(ops.group_by("how").len().iter_rows())
-    return {"gpu_ops": ops.height, **{how: counts.get(how, 0) for how in HOW}}

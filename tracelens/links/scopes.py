@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from tracelens.links.inference import is_autograd_thread
-from tracelens.links.phases import phase_ranges, rules
+from tracelens.links.phases import phase_ranges
 from tracelens.trace.intervals import at, innermost
 from tracelens.trace.nesting import timeline
 
@@ -53,7 +53,7 @@ def work_by_leaves(linked: Linked, ranges: pl.DataFrame) -> pl.DataFrame:
     """
     ops = linked.ops.filter(pl.col("kind") == "kernel", pl.col("launch_ns").is_not_null())
     phases: dict[int, list[PhaseRange]] = {}
-    for phase_range in phase_ranges(linked.trace, rules()):
+    for phase_range in phase_ranges(linked.trace, linked.rules):
         phases.setdefault(phase_range.pid, []).append(phase_range)
     by_pid = ops.partition_by("pid", as_dict=True)
     parts = [_EMPTY]

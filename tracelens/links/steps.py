@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from tracelens.links.phases import phase_ranges, rules
+from tracelens.links.phases import phase_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tracelens.links.phases import PhaseRange
+    from tracelens.links.phases import PhaseRange, Rules
     from tracelens.trace.model import Trace
 
 _STEP: Final = re.compile(
@@ -32,7 +32,7 @@ SCHEMA: Final = {
 }
 
 
-def steps(trace: Trace, ops: pl.DataFrame, phase_source: str) -> pl.DataFrame:
+def steps(trace: Trace, ops: pl.DataFrame, phase_source: str, rules: Rules) -> pl.DataFrame:
     """Return the steps of each process, numbered from 0 in order of start.
 
     Columns: step, name (the range's; null without one), pid, start_ns, end_ns and source:
@@ -46,7 +46,7 @@ def steps(trace: Trace, ops: pl.DataFrame, phase_source: str) -> pl.DataFrame:
     ranges = trace.get("ranges")
     found = pl.DataFrame(schema=SCHEMA) if ranges is None else _marked(trace, ranges)
     if found.is_empty() and phase_source == "ranges":
-        found = _from_phases(trace)
+        found = _from_phases(trace, rules)
     if found.is_empty() and phase_source == "inferred":
         found = _from_launches(ops)
     return found
@@ -77,16 +77,15 @@ def _marked(trace: Trace, ranges: pl.LazyFrame) -> pl.DataFrame:
     )
 
 
-def _from_phases(trace: Trace) -> pl.DataFrame:
-    known = rules()
+def _from_phases(trace: Trace, rules: Rules) -> pl.DataFrame:
     by_process: dict[int, list[PhaseRange]] = {}
-    plain = [phase for phase in phase_ranges(trace, known) if phase.plain]
+    plain = [phase for phase in phase_ranges(trace, rules) if phase.plain]
     for phase in sorted(plain, key=lambda r: (r.start_ns, -r.end_ns)):
         by_process.setdefault(phase.pid, []).append(phase)
     rows = [
         (number, None, pid, group[0].start_ns, max(p.end_ns for p in group), "phases")
         for pid, phases in sorted(by_process.items())
-        for number, group in enumerate(_cycles(phases, known.phases().index("forward")))
+        for number, group in enumerate(_cycles(phases, rules.phases().index("forward")))
     ]
     # A single cycle is no repetition, and so no step.
     repeated = {row[2] for row in rows if row[0]}

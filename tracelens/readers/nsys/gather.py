@@ -46,6 +46,9 @@ class Gather:
     everything: bool = False
     progress: Progress = no_progress
     caveats: list[Caveat] = field(default_factory=list)
+    extent: tuple[int, int] | None = None
+    """First start and last end of what `near` has returned so far."""
+    _aside: list[tuple[str, int]] = field(default_factory=list)
 
     @cached_property
     def machines(self) -> Mapping[int, int]:
@@ -57,10 +60,6 @@ class Gather:
             return {}
         uppers = sorted({p >> 24 for p in processes})
         return {upper: number for number, upper in enumerate(uppers) if 0 < number < _MOST_MACHINES}
-
-    extent: tuple[int, int] | None = None
-    """First start and last end of what `near` has returned so far."""
-    _aside: list[tuple[str, int]] = field(default_factory=list)
 
     def has(self, table: str, needed: Sequence[str]) -> bool:
         """Tell whether a table can be used; one that lacks needed columns is a caveat."""
