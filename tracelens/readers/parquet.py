@@ -89,7 +89,8 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
             f"{path.name} is a Parquet export of tracelens without a readable names.parquet. "
             f"Export it again: tracelens export RECORDING --to parquet -o {path.name} --force"
         )
-    return Trace(_source(path, manifest), tables, (*caveats, *folder.caveats))
+    large = tuple(name for name in _LARGE if name in tables)
+    return Trace(_source(path, manifest), tables, (*caveats, *folder.caveats), on_request=large)
 
 
 def on_request(path: Path) -> Mapping[str, pl.LazyFrame]:

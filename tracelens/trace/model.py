@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a trace came from."""
+    """Where a trace came from.
+
+    ``facts`` are what the recorder said of the recording, by name. The names that tracelens
+    itself relies on, where a format knows them: ``epoch_ns`` (the Unix time of the recording's
+    time 0), ``rank`` and ``world_size``.
+    """
 
     path: Path
     format: str
@@ -50,6 +55,8 @@ class Trace:
     caveats: tuple[Caveat, ...] = ()
     resources: tuple[object, ...] = ()
     """Temporary files that the frames read from; they go when the trace does."""
+    on_request: tuple[str, ...] = ()
+    """Tables that are read out of the recording when they are collected: no cache keeps them."""
     entry: Path | None = None
     """The trace's folder in the cache, for what is derived from the whole trace."""
 

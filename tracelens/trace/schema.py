@@ -67,7 +67,9 @@ _START = Column("start_ns", pl.Int64, "Start, in nanoseconds on the clock of the
 _END = Column("end_ns", pl.Int64, "End, exclusive; never before the start.")
 _PID = Column("pid", pl.Int32, "Process id, unique within the trace.")
 _DEVICE = Column("device", pl.Int32, "CUDA device ordinal as the process saw it.")
-_TIME = Column("time_ns", pl.Int64, "When, in nanoseconds on the clock of the recording.")
+_TIME = Column(
+    "time_ns", pl.Int64, "When, in nanoseconds on the clock of the recording; null if not recorded."
+)
 
 
 GPU_OPS = Table(
@@ -141,6 +143,49 @@ RANGES = Table(
     ),
 )
 
+OPS = Table(
+    "ops",
+    "what PyTorch recorded of one of its ops, beyond its range of kind op",
+    (
+        Column("range_id", pl.UInt32, "The op: a row of `ranges`."),
+        Column("sequence", pl.Int64, "PyTorch's number that ties forward and backward together."),
+        Column("forward_thread", pl.Int64, "PyTorch's number of the forward thread; of backward."),
+        Column("forward", pl.UInt32, "range_id of the op whose gradient this op computes."),
+        Column("external_id", pl.Int64, "PyTorch's number of the op."),
+        Column("dims", pl.String, "Shapes of the inputs, as JSON."),
+        Column("types", pl.String, "Types of the inputs, as JSON."),
+        Column("inputs", pl.String, "Scalar inputs, as JSON; of ops whose FLOPs need them."),
+    ),
+)
+
+LAUNCHED_BY = Table(
+    "launched_by",
+    "the PyTorch op that the recorder itself names as a GPU op's launcher (External id)",
+    (
+        Column("op_id", pl.UInt32, "The GPU op: a row of `gpu_ops`."),
+        Column("range_id", pl.UInt32, "The PyTorch op: a row of `ranges`."),
+    ),
+)
+
+COLLECTIVES = Table(
+    "collectives",
+    "what PyTorch recorded of a GPU op that is part of a collective or point-to-point transfer",
+    (
+        Column("op_id", pl.UInt32, "The GPU op: a row of `gpu_ops`."),
+        Column("collective", pl.String, "Its name, such as allreduce."),
+        Column("in_elements", pl.Int64, "Elements that each rank puts in."),
+        Column("out_elements", pl.Int64, "Elements that each rank gets out."),
+        Column("dtype", pl.String, "Their type, as PyTorch writes it (Float, BFloat16)."),
+        Column("group_size", pl.Int32, "Ranks that take part."),
+        Column("group", pl.String, "The process group's name."),
+        Column("group_description", pl.String, "What it is for, such as default_pg."),
+        Column("ranks", pl.String, "Its ranks, as written; cut after 30."),
+        Column("sequence", pl.Int64, "Its number in the group, where recorded."),
+        Column("communicator", pl.String, "Its communicator, where recorded."),
+        Column("peer", pl.Int32, "The other rank of a point-to-point transfer."),
+    ),
+)
+
 THREADS = Table(
     "threads",
     "one thread",
@@ -158,12 +203,54 @@ MEMORY = Table(
         _TIME,
         _DEVICE,
         _PID,
-        Column("action", pl.String, "alloc or free."),
-        Column("address", pl.Int64, "Address of the block."),
-        Column("size_bytes", pl.Int64, "Bytes of the block, never negative."),
+        Column("tid", pl.Int32, "Thread, where recorded."),
+        Column(
+            "action",
+            pl.String,
+            "alloc or free; of a snapshot what it wrote: alloc, free_requested, free_completed, "
+            "segment_alloc, segment_free, segment_map, segment_unmap, oom, snapshot or another.",
+        ),
+        Column("address", pl.Int64, "Address of the block; 64 bits in two's complement."),
+        Column("size_bytes", pl.Int64, "Bytes of the block as requested, never negative."),
         Column("stream", pl.Int64, "Stream, where recorded."),
         Column("stack_id", pl.UInt32, "Call stack, where recorded: rows of `stacks`."),
         Column("memory_kind", pl.String, "device, pinned, pageable, managed, array or unknown."),
+        Column("allocated_bytes", pl.Int64, "The allocator's total after the event, if recorded."),
+        Column("reserved_bytes", pl.Int64, "What it then held of the device, if recorded."),
+        Column("free_bytes", pl.Int64, "Free memory of the device when it ran out (oom)."),
+        Column("pool", pl.String, "Private pool of the allocator, as `1,0`; null: the default."),
+        Column("context", pl.String, "torch.compile's context, where recorded."),
+        Column("metadata", pl.String, "The user's metadata, where recorded."),
+    ),
+)
+
+SEGMENTS = Table(
+    "segments",
+    "one segment of PyTorch's caching allocator when the snapshot was taken",
+    (
+        Column("segment_id", pl.UInt32, "Row number."),
+        _DEVICE,
+        Column("address", pl.Int64, "Address; 64 bits in two's complement."),
+        Column("size_bytes", pl.Int64, "Bytes held of the device."),
+        Column("stream", pl.Int64, "Stream that it serves."),
+        Column("pool", pl.String, "Private pool, as `1,0`; null: the default."),
+        Column("segment_kind", pl.String, "small or large."),
+        Column("expandable", pl.Boolean, "Whether it can grow; null where not recorded."),
+        Column("stack_id", pl.UInt32, "Call stack that made it, where recorded."),
+    ),
+)
+
+BLOCKS = Table(
+    "blocks",
+    "one block of a segment when the snapshot was taken",
+    (
+        Column("segment_id", pl.UInt32, "Its segment."),
+        _DEVICE,
+        Column("address", pl.Int64, "Address; 64 bits in two's complement."),
+        Column("size_bytes", pl.Int64, "Bytes, rounded up by the allocator."),
+        Column("requested_bytes", pl.Int64, "Bytes asked for; of an inactive block out of date."),
+        Column("state", pl.String, "active_allocated, active_pending_free or inactive."),
+        Column("stack_id", pl.UInt32, "Call stack that allocated it, where recorded."),
     ),
 )
 
@@ -226,5 +313,21 @@ NAMES = Table(
 
 TABLES: Final[Mapping[str, Table]] = {
     t.name: t
-    for t in (GPU_OPS, API, RANGES, THREADS, MEMORY, STACKS, FRAMES, COUNTERS, DEVICES, NAMES)
+    for t in (
+        GPU_OPS,
+        API,
+        RANGES,
+        OPS,
+        LAUNCHED_BY,
+        COLLECTIVES,
+        THREADS,
+        MEMORY,
+        SEGMENTS,
+        BLOCKS,
+        STACKS,
+        FRAMES,
+        COUNTERS,
+        DEVICES,
+        NAMES,
+    )
 }

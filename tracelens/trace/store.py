@@ -30,13 +30,12 @@ if TYPE_CHECKING:
     from tracelens.trace.model import Trace
 
 _MANIFEST: Final = "trace.json"
-_CACHED: Final = ("gpu_ops", "api", "ranges", "threads", "devices", "names")
 _WRITING: Final = "writing-"
 _ABANDONED_S: Final = 86_400
 _EDGE_BYTES: Final = 1 << 20
 _DEFAULT_LIMIT_BYTES: Final = 8 << 30
 _JOURNALS: Final = ("-wal", "-journal")
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 """Counts changes of what readers make of a file; entries of another layout are not used."""
 
 
@@ -181,16 +180,15 @@ def _kept(file: Path, frame: pl.DataFrame) -> None:
 
 def _write(entry: Path, trace: Trace) -> None:
     tables = {}
-    for name in _CACHED:
-        if name in trace:
-            file = entry / f"{name}.parquet"
-            frame = trace[name]
-            frame.sink_parquet(file, compression="lz4", statistics=False, maintain_order=True)
-            tables[name] = _seen(file)
+    for name in sorted(trace.tables.keys() - set(trace.on_request)):
+        file = entry / f"{name}.parquet"
+        frame = trace[name]
+        frame.sink_parquet(file, compression="lz4", statistics=False, maintain_order=True)
+        tables[name] = _seen(file)
     source = trace.source
     manifest: dict[str, Any] = {
         "tables": tables,
-        "on_request": [name for name in trace.tables if name not in _CACHED],
+        "on_request": list(trace.on_request),
         "source": {
             "format": source.format,
             "producer": source.producer,

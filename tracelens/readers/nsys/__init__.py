@@ -70,13 +70,14 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
             "api": pool.submit(api, gather, names),
         }
     found = {name: part.result() for name, part in parts.items()}
+    later = _on_request(gather)
     tables: dict[str, pl.LazyFrame | None] = {
         **gather.near({name: frame for name, frame in found.items() if frame is not None}),
         "ranges": ranges(gather, names),
         "threads": facts.threads(gather),
         "devices": facts.devices(storage),
         "names": names.frame(),
-        **_on_request(gather),
+        **later,
     }
     facts.diagnostics(gather)
     for loss in storage.losses():
@@ -84,7 +85,7 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
     producer, schema_version = facts.producer(storage)
     source = Source(path, storage.format, producer, schema_version, facts.capture_facts(storage))
     present = {name: frame for name, frame in tables.items() if frame is not None}
-    return Trace(source, present, gather.said(), (spill, storage))
+    return Trace(source, present, gather.said(), (spill, storage), tuple(later))
 
 
 def on_request(path: Path) -> Mapping[str, pl.LazyFrame]:

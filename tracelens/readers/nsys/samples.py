@@ -43,7 +43,8 @@ def memory(gather: Gather) -> pl.LazyFrame | None:
         "operation": "memoryOperationType",
         "kind": "memKind",
     }
-    schema = {n: t for n, t in MEMORY.schema().items() if n not in ("stream", "stack_id")}
+    known = (*columns, "pid", "action", "memory_kind")
+    schema = {n: t for n, t in MEMORY.schema().items() if n in known}
 
     def change(raw: pl.DataFrame) -> pl.DataFrame:
         made = raw.with_columns(
@@ -54,7 +55,8 @@ def memory(gather: Gather) -> pl.LazyFrame | None:
         return made.select(cast(schema)).filter(pl.col("time_ns").is_not_null())
 
     frame = gather.read(USAGE, columns, change).sort("time_ns", maintain_order=True)
-    return frame.with_columns(stream=None, stack_id=None).select(cast(MEMORY.schema()))
+    lacking = {n: pl.lit(None, t) for n, t in MEMORY.schema().items() if n not in schema}
+    return frame.with_columns(**lacking).select(list(MEMORY.schema()))
 
 
 def counters(gather: Gather) -> pl.LazyFrame | None:
