@@ -13,8 +13,7 @@ from tests.build import Nsys, training_step
 from tracelens.links.linked import link
 from tracelens.readers import open as opening
 from tracelens.readers.open import open_trace as opened_meanwhile
-from tracelens.trace import store
-from tracelens.trace.schema import TABLES
+from tracelens.trace import schema, store
 
 if TYPE_CHECKING:
     from tracelens.trace.model import Trace
@@ -231,7 +230,7 @@ def test_what_is_kept_beside_the_trace_may_be_broken_too(path: Path, cache: Path
     first = everything(open_trace(path))
     (entry,) = cache.iterdir()
     for file in entry.iterdir():
-        if file.name not in ("trace.json", *(f"{name}.parquet" for name in TABLES)):
+        if file.name not in ("trace.json", *(f"{name}.parquet" for name in schema.TABLES)):
             file.write_bytes(b"PAR1 nothing")
 
     assert everything(open_trace(path)) == first
