@@ -11,12 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from tracelens.errors import UsageError
-from tracelens.trace.intervals import window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    import polars as pl
 
     from tracelens.links.linked import Linked
 
@@ -120,15 +117,6 @@ def _put(draft: Path, output: Path, old: Path) -> None:
     except OSError:
         old.rename(output)
         raise
-
-
-def calls(linked: Linked) -> pl.DataFrame | None:
-    """Return the API calls inside the cut with `launch_row`, by which ops name their launch."""
-    api = linked.trace.get("api")
-    if api is None:
-        return None
-    frame = api.with_row_index("launch_row").collect()
-    return frame if linked.spans is None else window(frame, "start_ns", linked.spans)
 
 
 def _same(output: Path, source: Path) -> bool:

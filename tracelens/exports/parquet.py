@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from tracelens import __version__
-from tracelens.exports import Exporter, Progress, calls, no_progress
+from tracelens.exports import Exporter, Progress, cuts, no_progress
 from tracelens.readers.parquet import LAYOUT, MANIFEST, MARK, checksum, is_export
-from tracelens.trace.schema import TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from tracelens.links.linked import Linked
@@ -40,25 +38,21 @@ def write(linked: Linked, path: Path, /, *, progress: Progress = no_progress) ->
 
 
 def _tables(linked: Linked) -> dict[str, pl.LazyFrame]:
-    tables = {name: linked.trace[name] for name in TABLES if name in linked.trace}
-    api = calls(linked)
+    tables = cuts.tables(linked)
     if "gpu_ops" in tables:
         tables["gpu_ops"] = tables["gpu_ops"].join(
-            _attributed(linked, api), on="op_id", maintain_order="left"
+            _attributed(linked), on="op_id", maintain_order="left"
         )
-    if api is not None:
-        tables["api"] = api.lazy().drop("launch_row")
     if "names" in tables:
         tables["names"] = tables["names"].join(
             _work(linked.names), on="name_id", how="left", maintain_order="left"
         )
-    if "ranges" in tables and linked.spans is not None:
-        tables["ranges"] = _reaching_into(tables["ranges"], linked.spans)
     return tables
 
 
-def _attributed(linked: Linked, api: pl.DataFrame | None) -> pl.LazyFrame:
+def _attributed(linked: Linked) -> pl.LazyFrame:
     """Return the op_id and `ATTRIBUTION` of every op in the cut."""
+    api = cuts.calls(linked)
     if api is None:
         schema = {"launch_end_ns": pl.Int64, "launch_name_id": pl.Int32}
         found = linked.ops.lazy().with_columns(pl.lit(None, t).alias(n) for n, t in schema.items())
@@ -80,48 +74,8 @@ def _work(names: pl.DataFrame) -> pl.LazyFrame:
     )
 
 
-def _reaching_into(ranges: pl.LazyFrame, spans: Iterable[tuple[int, int, int]]) -> pl.LazyFrame:
-    """Return the ranges that reach into the cut; those that enclose it name its phases."""
-    cuts = pl.LazyFrame(
-        _merged(spans),
-        schema={"pid": pl.Int32, "from_ns": pl.Int64, "to_ns": pl.Int64},
-        orient="row",
-    )
-    # The first cut that ends after a range starts is the only one that can decide: cuts are apart.
-    near = ranges.sort("start_ns").join_asof(
-        cuts.sort("to_ns"),
-        left_on="start_ns",
-        right_on="to_ns",
-        by="pid",
-        strategy="forward",
-        allow_exact_matches=False,
-        check_sortedness=False,
-    )
-    begins_inside = pl.col("from_ns") <= pl.col("start_ns")
-    reaches_in = pl.col("from_ns") < pl.col("end_ns")
-    return near.filter(begins_inside | reaches_in).drop("from_ns", "to_ns").sort("range_id")
-
-
-def _merged(spans: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """Return the spans of each process without overlaps."""
-    merged: list[tuple[int, int, int]] = []
-    for pid, start, end in sorted(spans):
-        if merged and merged[-1][0] == pid and start <= merged[-1][2]:
-            merged[-1] = (pid, merged[-1][1], max(end, merged[-1][2]))
-        else:
-            merged.append((pid, start, end))
-    return merged
-
-
 def _manifest(linked: Linked, path: Path, tables: tuple[str, ...]) -> dict[str, Any]:
     trace = linked.trace
-    caveats = [(caveat.kind, caveat.text) for caveat in trace.caveats]
-    whole = trace.get("gpu_ops")
-    have = 0 if whole is None else whole.select(pl.len()).collect().item()
-    if linked.spans is not None or linked.ops.height < have:
-        caveats.append(
-            ("note", f"This export was cut to {linked.ops.height:,} of {have:,} GPU operations.")
-        )
     return {
         "format": MARK,
         "layout": LAYOUT,
@@ -134,7 +88,7 @@ def _manifest(linked: Linked, path: Path, tables: tuple[str, ...]) -> dict[str, 
             "facts": dict(trace.source.facts),
         },
         "phase_source": linked.phase_source,
-        "caveats": caveats,
+        "caveats": [(caveat.kind, caveat.text) for caveat in cuts.caveats(linked)],
         "tables": {name: {"sha256": checksum(path / f"{name}.parquet")} for name in tables},
     }
 

@@ -17,7 +17,8 @@ import polars as pl
 
 from tracelens import __version__
 from tracelens.errors import NothingToShowError
-from tracelens.exports import Exporter, Progress, calls, no_progress
+from tracelens.exports import Exporter, Progress, no_progress
+from tracelens.exports.cuts import calls
 from tracelens.links.linked import NO_PHASE
 from tracelens.trace.nesting import nested
 from tracelens.trace.schema import API, GPU_OPS, RANGES
