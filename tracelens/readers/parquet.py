@@ -29,8 +29,13 @@ _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     "gpu_ops": ("start_ns", "end_ns", "kind", "pid", "name_id"),
     "api": ("start_ns", "end_ns", "pid", "tid", "name_id"),
     "ranges": ("start_ns", "end_ns", "pid", "tid", "kind", "name_id"),
+    "ops": ("range_id",),
+    "launched_by": ("op_id", "range_id"),
+    "collectives": ("op_id", "collective"),
     "threads": ("pid", "tid", "name"),
     "memory": ("time_ns", "action", "address", "size_bytes"),
+    "segments": ("segment_id", "device", "address", "size_bytes"),
+    "blocks": ("segment_id", "address", "size_bytes", "state"),
     "stacks": ("stack_id", "depth", "frame_id"),
     "frames": ("frame_id",),
     "counters": ("time_ns", "name", "value"),
@@ -42,14 +47,41 @@ _FILLED: Final[Mapping[str, tuple[str, ...]]] = {
     "gpu_ops": ("start_ns", "end_ns", "kind"),
     "api": ("start_ns", "end_ns"),
     "ranges": ("start_ns", "end_ns", "pid", "tid", "kind"),
+    "ops": ("range_id",),
+    "launched_by": ("op_id", "range_id"),
+    "collectives": ("op_id",),
+    "segments": ("segment_id",),
+    "blocks": ("segment_id",),
+    "stacks": ("stack_id", "depth", "frame_id"),
+    "frames": ("frame_id",),
     "names": ("name_id",),
 }
 """A row in which one of these is null is set aside."""
 _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "names": ("name_id",),
     "threads": ("pid", "tid"),
+    "ops": ("range_id",),
+    "launched_by": ("op_id",),
+    "collectives": ("op_id",),
+    "segments": ("segment_id",),
+    "stacks": ("stack_id", "depth"),
     "frames": ("frame_id",),
 }
+_RENEWED: Final[Mapping[str, tuple[str, ...]]] = {
+    "gpu_ops": ("op_id",),
+    "ranges": ("range_id", "parent", "lane", "depth"),
+}
+"""Numbers that follow from the rows, and are made again instead of believed."""
+_REFERRING: Final[Mapping[str, tuple[str, ...]]] = {
+    "ops": ("range_id", "forward"),
+    "launched_by": ("op_id", "range_id"),
+    "collectives": ("op_id",),
+}
+"""Columns that hold numbers of other tables' rows as they were written."""
+_OF_ROWS: Final = {"op_id": "gpu_ops", "range_id": "ranges", "forward": "ranges"}
+_WRITTEN: Final = "written"
+"""The number of a row in its file, until what refers to it is renumbered."""
+_NUMBERS: Final = {_WRITTEN: pl.UInt32, "now": pl.UInt32}
 _LARGE: Final = ("memory", "counters", "stacks", "frames")
 """Tables that the cache does not keep."""
 
@@ -109,6 +141,8 @@ class _Folder:
     path: Path
     everything: bool = False
     caveats: list[Caveat] = field(default_factory=list)
+    _numbers: dict[str, pl.LazyFrame] = field(default_factory=dict)
+    """Of gpu_ops and ranges: the number of each row in its file, and its number now."""
 
     def listed(self, manifest: Mapping[str, Any]) -> list[str]:
         """Return the tables that should be there; missing and changed ones are a caveat."""
@@ -154,15 +188,21 @@ class _Folder:
                 "or of another type."
             )
             return None
-        if wrong := [c for c in wrong if c not in _RENEWED]:
+        renewed = _RENEWED.get(name, ())
+        number = next((c for c in renewed[:1] if c not in wrong), None)
+        if wrong := [c for c in wrong if c not in renewed]:
             self._note(f"{name}.parquet has no usable {', '.join(wrong)}: taken as not recorded.")
         columns = {
-            c: pl.lit(None, dtype) if c in wrong or c in _RENEWED else _cast(c, have[c], dtype)
+            c: pl.lit(None, dtype) if c in wrong else _cast(c, have[c], dtype)
             for c, dtype in wanted.items()
+            if c not in renewed
         }
+        if renewed:
+            nothing = pl.lit(None, pl.UInt32)
+            columns[_WRITTEN] = _cast(number, have[number], pl.UInt32) if number else nothing
         return raw.select(**columns)
 
-    def _sound(self, name: str, frame: pl.LazyFrame) -> pl.LazyFrame:
+    def _sound(self, name: str, frame: pl.LazyFrame) -> pl.LazyFrame | None:
         """Return the rows that can be true, the others counted; reads every column once."""
         good = pl.all_horizontal(
             pl.lit(value=True), *(pl.col(c).is_not_null() for c in _FILLED.get(name, ()))
@@ -177,14 +217,22 @@ class _Folder:
             frame = frame.filter(good)
         return self._keyed(name, frame)
 
-    def _keyed(self, name: str, frame: pl.LazyFrame) -> pl.LazyFrame:
+    def _keyed(self, name: str, frame: pl.LazyFrame) -> pl.LazyFrame | None:
         """Return the rows with keys that are unique, as every join relies on."""
+        order = list(TABLES[name].schema(everything=self.everything))
         if name == "gpu_ops":
-            order = list(TABLES[name].schema(everything=self.everything))
-            return frame.drop("op_id").with_row_index("op_id").select(order)
+            numbered = frame.with_row_index("op_id")
+            self._numbers[name] = numbered.select(_WRITTEN, now="op_id")
+            return numbered.select(order)
         if name == "ranges":
-            kept = frame.drop("range_id", "depth", "lane", "parent").collect()
-            return nested(kept).select(list(TABLES[name].schema())).lazy()
+            numbered = nested(frame.collect()).lazy()
+            self._numbers[name] = numbered.select(_WRITTEN, now="range_id")
+            return numbered.select(order)
+        for column in _REFERRING.get(name, ()):
+            renumbered = self._renumbered(name, column, frame)
+            if renumbered is None:
+                return None
+            frame = renumbered
         if name == "names":
             frame = frame.with_columns(pl.col("name").fill_null(""))
         if name in _KEYS:
@@ -195,6 +243,27 @@ class _Folder:
             return once.lazy()
         return frame
 
+    def _renumbered(self, name: str, column: str, frame: pl.LazyFrame) -> pl.LazyFrame | None:
+        """Return the rows with a column that refers to others renumbered as those were.
+
+        Rows whose own number is not there any more are set aside; the whole table is where the
+        rows that it refers to cannot be told apart by their numbers.
+        """
+        of = _OF_ROWS[column]
+        numbers = self._numbers.get(of, pl.LazyFrame(schema=_NUMBERS)).collect()
+        if numbers[_WRITTEN].null_count() or numbers[_WRITTEN].is_duplicated().any():
+            self._note(f"{name}.parquet was set aside: the rows of {of}.parquet have no numbers.")
+            return None
+        found = frame.collect().join(
+            numbers, left_on=column, right_on=_WRITTEN, how="left", maintain_order="left"
+        )
+        if column in _FILLED[name]:
+            height = found.height
+            found = found.filter(pl.col("now").is_not_null())
+            if gone := height - found.height:
+                self._note(f"{gone:,} rows of {name}.parquet were set aside: {of} lacks theirs.")
+        return found.with_columns(pl.col("now").alias(column)).drop("now").lazy()
+
     def has(self, name: str) -> bool:
         """Tell whether the table's file is there."""
         return self._file(name).is_file()
@@ -204,10 +273,6 @@ class _Folder:
 
     def _note(self, text: str) -> None:
         self.caveats.append(Caveat("damaged", text))
-
-
-_RENEWED: Final = ("op_id", "range_id", "parent", "lane", "depth")
-"""Numbers that follow from the rows, and are made again instead of believed."""
 
 
 def _fits(have: pl.DataType, want: Any) -> bool:
