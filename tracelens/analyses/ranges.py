@@ -9,6 +9,8 @@ import polars as pl
 
 from tracelens.analyses import Analysis
 from tracelens.links.scopes import work_by_leaves, work_inside
+from tracelens.trace.nesting import nested
+from tracelens.trace.schema import NAMED_BY_USERS
 
 if TYPE_CHECKING:
     from tracelens.links.linked import Linked
@@ -26,7 +28,7 @@ def ranges(linked: Linked) -> pl.DataFrame:
     first kernel start to last kernel end. The numbers that torch.autograd's emit_nvtx adds to
     every op's name (``aten::mm, seq = 12, op_id = 345``) are left off.
     """
-    recorded = linked.ranges().collect()
+    recorded = _named_by_users(linked)
     by_leaves = work_by_leaves(linked, recorded)
     names = linked.trace["names"].with_columns(pl.col("name").str.replace_all(_EMIT_NVTX, ""))
     named = recorded.join(names.collect(), on="name_id", how="left").sort("range_id")
@@ -47,6 +49,15 @@ def ranges(linked: Linked) -> pl.DataFrame:
         )
         .drop("start_ns")
     )  # fmt: skip
+
+
+def _named_by_users(linked: Linked) -> pl.DataFrame:
+    """Return the ranges without PyTorch's ops and Python's frames, nested among themselves."""
+    named = pl.col("kind").is_in(NAMED_BY_USERS)
+    recorded = linked.ranges().collect()
+    if recorded.select(named.all()).item():
+        return recorded
+    return nested(recorded.filter(named).drop("range_id", "depth", "lane", "parent"))
 
 
 class _Paths:

@@ -17,6 +17,7 @@ from tracelens.errors import UsageError
 from tracelens.links import inference
 from tracelens.links.how import how
 from tracelens.trace.intervals import at, innermost
+from tracelens.trace.schema import NAMED_BY_USERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -151,13 +152,22 @@ def phase_ranges(trace: Trace, rules: Rules) -> list[PhaseRange]:
         if phase := rules.phase(name):
             plain = rules.patterns[phase].fullmatch(name.strip(_NUMBERING)) is not None
             meant[name_id] = (codes[phase], plain)
-    frame = ranges.filter(pl.col("name_id").is_in(list(meant))).collect()
+    named = pl.col("name_id").is_in(list(meant)) & pl.col("kind").is_in(NAMED_BY_USERS)
+    frame = ranges.filter(named).collect()
     users = pl.col("domain") == ""
     frame = frame.filter(users | ~users.any().over("pid"))
     rows = frame.select("pid", "tid", "start_ns", "end_ns", "name_id").iter_rows()
     return [
         PhaseRange(pid, tid, start, end, *meant[name_id]) for pid, tid, start, end, name_id in rows
     ]
+
+
+def held(ranges: Sequence[PhaseRange]) -> tuple[pl.Series, pl.Series]:
+    """Return times, and from each on the code of the phase that holds: null if threads differ."""
+    tids = {r.tid for r in ranges}
+    timelines = {tid: _timeline(r for r in ranges if r.tid == tid) for tid in tids}
+    times, codes = _any_thread(timelines)
+    return times, codes.replace(_AMBIGUOUS, None)
 
 
 def _by_ranges(

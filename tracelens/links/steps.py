@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from tracelens.links.phases import phase_ranges
+from tracelens.trace.schema import NAMED_BY_USERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +57,7 @@ def _marked(trace: Trace, ranges: pl.LazyFrame) -> pl.DataFrame:
     names = trace["names"].filter(pl.col("name").str.contains(r"(?i)step|iter")).collect()
     fits = [bool(_STEP.search(n)) and not _OTHER_STEPS.search(n) for n in names["name"]]
     fitting = names.filter(pl.Series(fits, dtype=pl.Boolean)).lazy()
-    marks = pl.col("kind").is_in(["push_pop", "start_end", "annotation"])
+    marks = pl.col("kind").is_in(NAMED_BY_USERS)
     found = ranges.filter(marks).join(fitting, on="name_id").collect()
     if found.is_empty():
         return pl.DataFrame(schema=SCHEMA)

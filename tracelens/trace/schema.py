@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 OP_KINDS: Final = ("kernel", "copy", "memset", "graph")
 RANGE_KINDS: Final = ("push_pop", "start_end", "op", "annotation", "python")
+NAMED_BY_USERS: Final = ("push_pop", "start_end", "annotation")
+"""Kinds of ranges that people name; ops and Python frames come of themselves."""
 COPY_KINDS: Final = (
     "unknown",
     "HtoD",
