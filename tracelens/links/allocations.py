@@ -1,0 +1,315 @@
+"""The replay of an allocator's history: what was allocated, active and reserved after each event.
+
+Order is the order of the recording, never the time: frees and allocations of one microsecond are
+common. The state before the first event follows from the state at the end, which a snapshot
+knows to the byte, less what the events changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from tracelens.trace.schema import BLOCKS, MEMORY, SEGMENTS
+
+if TYPE_CHECKING:
+    from tracelens.trace.model import Trace
+
+_ON_DEVICE: Final = ("device", "array", "device static")
+_ROWS: Final = ("alloc", "free_requested", "free_completed", "free")
+_KEPT: Final = (
+    "device", "pid", "tid", "time_ns", "action", "address", "size_bytes", "stream", "stack_id",
+    "free_bytes",
+)  # fmt: skip
+CURVES: Final = ("allocated_bytes", "active_bytes", "reserved_bytes")
+"""Bytes requested and not yet freed; those and what waits for a stream (active); and what the
+allocator held of the device. Of recordings other than snapshots: see `Replay.kind`."""
+
+_LIVES: Final = {
+    "device": pl.Int32,
+    "address": pl.Int64,
+    "size_bytes": pl.Int64,
+    "stack_id": pl.UInt32,
+    "alloc_index": pl.Int64,
+    "requested_index": pl.Int64,
+    "completed_index": pl.Int64,
+    "pre_existing": pl.Boolean,
+}
+_DEVICES: Final = {
+    "device": pl.Int32,
+    "events": pl.Int64,
+    "unmatched_frees": pl.Int64,
+    "one_free": pl.Boolean,
+    **{f"baseline_{curve}": pl.Int64 for curve in CURVES},
+    **{f"end_{curve}": pl.Int64 for curve in CURVES},
+}
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The history of every device.
+
+    ``kind`` tells what was recorded: `snapshot` (every event and the state at the end),
+    `totals` (the allocator's own totals after each event, as torch.profiler records them) or
+    `deltas` (allocations and frees alone, as Nsight Systems records those of CUDA itself).
+
+    ``events`` are the events device by device, in order: `index` is the place in the device's
+    history, `allocated_bytes`, `active_bytes` and `reserved_bytes` what held after the event.
+
+    ``lives`` has a row per block: its address, bytes as requested, the stack that allocated it,
+    and the index of its events. A null `alloc_index` is before the first event, a null
+    `completed_index` after the last one. `pre_existing` blocks are older than the recording.
+
+    ``devices`` has a row per device: what held before the first event (baseline) and after the
+    last one, null where that is not known; `unmatched_frees` of blocks that the events do not
+    allocate; `one_free` where only one of the two steps of a free was recorded.
+    """
+
+    kind: str
+    events: pl.DataFrame
+    lives: pl.DataFrame
+    devices: pl.DataFrame
+
+
+def replay(trace: Trace) -> Replay:
+    """Replay the `memory` table of a trace; without one, all that is known is the end state."""
+    table = trace.get("memory")
+    everything = MEMORY.empty().lazy() if table is None else table
+    kinds = pl.col("memory_kind")
+    rows = everything.filter(kinds.is_null() | kinds.is_in(_ON_DEVICE))
+    events = rows.with_columns(pl.col("device").fill_null(0)).select(
+        *_KEPT, "allocated_bytes", "reserved_bytes"
+    )
+    raw = events.collect()
+    if not raw["device"].is_sorted():
+        raw = raw.sort("device", maintain_order=True)
+    blocks = _end_blocks(trace)
+    kind = _kind(trace, raw)
+    raw = _indexed(raw)
+    facts, curves = _curves(raw, trace, blocks, kind)
+    lives = _lives(raw, blocks)
+    unmatched = lives.filter(
+        pl.col("alloc_index").is_null() & pl.col("completed_index").is_not_null()
+    )
+    facts = facts.join(
+        unmatched.group_by("device").agg(unmatched_frees=pl.len().cast(pl.Int64)),
+        on="device",
+        how="left",
+    ).with_columns(pl.col("unmatched_frees").fill_null(0))
+    return Replay(
+        kind, raw.select("index", *_KEPT).hstack(curves), lives, facts.select(list(_DEVICES))
+    )
+
+
+def _kind(trace: Trace, raw: pl.DataFrame) -> str:
+    if "blocks" in trace:
+        return "snapshot"
+    return "totals" if raw["allocated_bytes"].null_count() < raw.height else "deltas"
+
+
+def _end_blocks(trace: Trace) -> pl.DataFrame:
+    """Return the blocks in use at the end, with `pending` for those that wait for a stream."""
+    table = trace.get("blocks")
+    blocks = BLOCKS.empty().lazy() if table is None else table
+    return (
+        blocks.filter(pl.col("state").str.starts_with("active"))
+        .select(
+            pl.col("device").fill_null(0),
+            "address",
+            "stack_id",
+            size_bytes=pl.col("requested_bytes").fill_null(pl.col("size_bytes")),
+            held_bytes="size_bytes",
+            pending=pl.col("state") != "active_allocated",
+        )
+        .collect()
+    )
+
+
+def _indexed(raw: pl.DataFrame) -> pl.DataFrame:
+    place = pl.int_range(pl.len(), dtype=pl.Int64)
+    return raw.with_columns(
+        pl.col("size_bytes").fill_null(0),
+        index=place if _is_one(raw) else place.over("device"),
+    )
+
+
+def _is_one(raw: pl.DataFrame) -> bool:
+    """Tell whether all rows are of one device, which spares grouping them."""
+    return raw["device"].is_empty() or raw["device"][0] == raw["device"][-1]
+
+
+def _curves(
+    raw: pl.DataFrame, trace: Trace, blocks: pl.DataFrame, kind: str
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return a row per device with baselines and ends, and the curves in the order of events."""
+    if kind == "totals":
+        curves = raw.select(
+            allocated_bytes=pl.col("allocated_bytes").forward_fill().over("device"),
+            active_bytes=pl.col("allocated_bytes").forward_fill().over("device"),
+            reserved_bytes=pl.col("reserved_bytes").forward_fill().over("device"),
+        )
+        return _of_totals(raw, curves), curves
+    size, action = pl.col("size_bytes"), pl.col("action")
+    plus = pl.when(action == "alloc").then(size)
+    asked, done = action == "free_requested", action == "free_completed"
+    by_device = raw.group_by("device", maintain_order=True).agg(
+        events=pl.len().cast(pl.Int64), asked=asked.sum(), done=done.sum()
+    )
+    # Recorders may leave out one of the two steps of a free (skip_actions).
+    never_asked = (pl.col("asked") == 0) & (pl.col("done") > 0)
+    never_done = (pl.col("done") == 0) & (pl.col("asked") > 0)
+    flags = by_device.with_columns(one_free=never_asked | never_done)
+    no_asked = flags.filter(never_asked)["device"].to_list()
+    no_done = flags.filter(never_done)["device"].to_list()
+    freed = (action == "free") | asked
+    completed = (action == "free") | done
+    if no_asked:
+        freed |= done & pl.col("device").is_in(no_asked)
+    if no_done:
+        completed |= asked & pl.col("device").is_in(no_done)
+    grown = action.is_in(["segment_alloc", "segment_map"])
+    shrunk = action.is_in(["segment_free", "segment_unmap"])
+    minus = -size
+    deltas = raw.select(
+        "device",
+        allocated_bytes=plus.when(freed).then(minus).otherwise(0),
+        active_bytes=plus.when(completed).then(minus).otherwise(0),
+        reserved_bytes=pl.when(grown).then(size).when(shrunk).then(minus).otherwise(0),
+    )
+    if kind == "deltas":
+        deltas = deltas.with_columns(reserved_bytes="active_bytes")
+    net = deltas.group_by("device").agg(pl.col(CURVES).sum())
+    ends = _ends(trace, blocks) if kind == "snapshot" else net.rename(_prefixed("end_"))
+    facts = (
+        flags.join(ends, on="device", how="full", coalesce=True)
+        .join(net, on="device", how="left")
+        .with_columns(pl.col("events", *_prefixed("end_").values(), *CURVES).fill_null(0))
+        .with_columns(pl.col("one_free").fill_null(value=False))
+        .with_columns(
+            **{f"baseline_{c}": pl.col(f"end_{c}") - pl.col(c) for c in CURVES},
+        )
+        .sort("device")
+    )
+    sums = deltas.select(
+        pl.col(CURVES).cum_sum() if _is_one(raw) else pl.col(CURVES).cum_sum().over("device")
+    )
+    started = _baselines(raw, facts)
+    return facts, sums.select(pl.col(c) + started[c] for c in CURVES)
+
+
+def _prefixed(prefix: str) -> dict[str, str]:
+    return {curve: f"{prefix}{curve}" for curve in CURVES}
+
+
+def _baselines(raw: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
+    """Return the baselines of each event's device; a single row where there is one device."""
+    named = facts.select("device", **{c: f"baseline_{c}" for c in CURVES})
+    if _is_one(raw):
+        device = raw["device"][0] if raw.height else None
+        return named.filter(pl.col("device") == device)
+    return raw.select("device").join(named, on="device", how="left", maintain_order="left")
+
+
+def _of_totals(raw: pl.DataFrame, curves: pl.DataFrame) -> pl.DataFrame:
+    """Return the row per device of a recording with totals: the first one gives the baseline."""
+    sign = pl.when(pl.col("action") == "alloc").then(pl.col("size_bytes"))
+    change = sign.when(pl.col("action") == "free").then(-pl.col("size_bytes")).otherwise(0)
+    first = pl.col("allocated_bytes").first() - pl.col("change").first()
+    rows = curves.with_columns(raw["device"], change=raw.select(change).to_series())
+    return rows.group_by("device").agg(
+        events=pl.len().cast(pl.Int64),
+        one_free=pl.lit(value=False),
+        baseline_allocated_bytes=first,
+        baseline_active_bytes=first,
+        # What was reserved grows at most with the first event.
+        baseline_reserved_bytes=pl.lit(None, pl.Int64),
+        **{f"end_{curve}": pl.col(curve).last() for curve in CURVES},
+    )
+
+
+def _ends(trace: Trace, blocks: pl.DataFrame) -> pl.DataFrame:
+    """Return what each device holds when the snapshot was taken."""
+    table = trace.get("segments")
+    segments = SEGMENTS.empty().lazy() if table is None else table
+    held = (
+        segments.group_by(pl.col("device").fill_null(0))
+        .agg(end_reserved_bytes=pl.col("size_bytes").sum())
+        .collect()
+    )
+    used = blocks.group_by("device").agg(
+        end_allocated_bytes=pl.col("size_bytes").filter(~pl.col("pending")).sum(),
+        end_active_bytes=pl.col("size_bytes").sum(),
+    )
+    return held.join(used, on="device", how="full", coalesce=True)
+
+
+def _lives(raw: pl.DataFrame, blocks: pl.DataFrame) -> pl.DataFrame:
+    """Return every block with its events, paired by address in the order of the history.
+
+    A block's events are its allocation, the request to free it and the free itself; each may be
+    missing. An allocation begins a block, and a free ends it.
+    """
+    known = ("device", "pid", "address", "size_bytes", "stack_id", "index", "action")
+    rows = raw.lazy().filter(pl.col("action").is_in(_ROWS)).select(known).collect()
+    parts = [
+        _paired(part.drop("pid")) for part in rows.partition_by("device", "pid", include_key=True)
+    ]
+    lives = pl.concat([pl.DataFrame(schema=_LIVES), *parts])
+    key = ["device", "address"]
+    open_lives = lives.filter(pl.col("completed_index").is_null())
+    older = blocks.join(open_lives, on=key, how="anti").select(
+        *key,
+        "size_bytes",
+        "stack_id",
+        **{name: pl.lit(None, pl.Int64) for name in _LIVES if name.endswith("_index")},
+        pre_existing=pl.lit(value=True),
+    )
+    return pl.concat([lives, older.select(list(_LIVES))])
+
+
+def _paired(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the lives of the blocks of one device."""
+    rows = rows.sort("address", maintain_order=True)
+    address, action = rows["address"], rows["action"]
+    alloc = action == "alloc"
+    ends = (action == "free_completed") | (action == "free")
+    begins = (
+        (address != address.shift()).fill_null(value=True)
+        | alloc
+        | ends.shift().fill_null(value=True)
+    )
+    first = begins.arg_true()
+    last = first.shift(-1, fill_value=rows.height) - 1
+    is_alloc, is_end = alloc.gather(first), ends.gather(last)
+    # The request to free comes second, or first where the allocation was not recorded.
+    second = pl.min_horizontal(pl.col("first") + pl.col("is_alloc"), pl.col("last"))
+    places = pl.DataFrame({"first": first, "last": last, "is_alloc": is_alloc})
+    asked_at = places.select(second).to_series()
+    asked = (action == "free_requested").gather(asked_at)
+    index = rows["index"]
+    found = pl.DataFrame(
+        {
+            "device": rows["device"].gather(first),
+            "address": address.gather(first),
+            "size_bytes": rows["size_bytes"].gather(first),
+            "stack_id": rows["stack_id"].gather(first),
+            "begun": index.gather(first),
+            "asked": index.gather(asked_at),
+            "ended": index.gather(last),
+            "is_alloc": is_alloc,
+            "is_asked": asked,
+            "is_end": is_end,
+        }
+    )
+    return found.select(
+        "device",
+        "address",
+        "size_bytes",
+        stack_id=pl.when("is_alloc").then("stack_id"),
+        alloc_index=pl.when("is_alloc").then("begun"),
+        requested_index=pl.when("is_asked").then("asked"),
+        completed_index=pl.when("is_end").then("ended"),
+        pre_existing=~pl.col("is_alloc"),
+    )

@@ -1,0 +1,136 @@
+"""Call stacks: the line of user code in each, and what they tell of the phase of training.
+
+Frames of PyTorch, of other installed packages, of Python's own library and of C++ are skipped to
+find the line that the user wrote; it is the innermost one that is left.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from tracelens.trace.schema import FRAMES, STACKS
+
+if TYPE_CHECKING:
+    from tracelens.trace.model import Trace
+
+_INSTALLED: Final = re.compile(
+    r"(?:^|/)(?:site-packages|dist-packages)/|(?:^|/)lib(?:64)?/python[0-9.]+/|^<(?:frozen|__array)"
+    r"|(?:^|/)torch/(?:_[a-z]\w*|[a-z_]+\.py$|accelerator|ao|autograd|backends|compiler|cuda|cpu"
+    r"|distributed|distributions|export|fft|func|futures|fx|jit|linalg|masked|mps|mtia|multiprocess"
+    r"ing|nested|nn|onnx|optim|package|profiler|quantization|signal|sparse|special|testing|utils|xp"
+    r"u)(?:/|\.py$|$)",
+)
+_PYTHON: Final = re.compile(r"\.pyw?$|^<(?:stdin|string|ipython-input.*|eval.*)>$|^<ipython")
+_CHECKPOINT: Final = frozenset({"backward", "recompute_fn", "unpack_hook", "unpack"})
+_PACKAGE: Final = re.compile(r".*(?:site-packages|dist-packages)/")
+
+BACKWARD, FORWARD, OPTIMIZER = "backward", "forward", "optimizer"
+_FRAMES_SCHEMA: Final = {
+    "frame_id": pl.UInt32,
+    "text": pl.String,
+    "place": pl.String,
+    "file": pl.String,
+    "mine": pl.Boolean,
+    "python": pl.Boolean,
+    "engine": pl.Boolean,
+    "says": pl.String,
+}
+
+
+def call_stacks(trace: Trace) -> pl.DataFrame:
+    """Return one row per distinct call stack.
+
+    Columns: stack_id; `site`, the innermost line of user code as ``folder/file.py:12 function``,
+    or the innermost Python frame where all are of libraries, or the innermost frame that names a
+    function; `file`, that of the site; `mine`, whether the site is user code; `python`, whether
+    the stack has Python frames; and `says`, the phase that it tells of, or null: backward where
+    autograd's engine runs, else what the innermost telling frame is of (a function named forward,
+    a file of torch.optim, a call of backward).
+    """
+    stacks, frames = trace.get("stacks"), trace.get("frames")
+    rows = STACKS.empty() if stacks is None else stacks.collect()
+    known = _classified(FRAMES.empty() if frames is None else frames.collect())
+    joined = rows.sort("stack_id", "depth").join(
+        known, on="frame_id", how="left", maintain_order="left"
+    )
+    mine, python = pl.col("mine").fill_null(value=False), pl.col("python").fill_null(value=False)
+    named = pl.col("place").is_not_null()
+    best = [mine, python, named]
+    return joined.group_by("stack_id", maintain_order=True).agg(
+        site=pl.coalesce(pl.col("place").filter(fits).first() for fits in best),
+        file=pl.coalesce(pl.col("file").filter(fits).first() for fits in best),
+        mine=mine.any(),
+        python=python.any(),
+        says=pl.when(pl.col("engine").fill_null(value=False).any())
+        .then(pl.lit(BACKWARD))
+        .otherwise(pl.col("says").drop_nulls().first()),
+    )
+
+
+def texts(trace: Trace, stack_ids: pl.Series) -> pl.DataFrame:
+    """Return stack_id and `stack`: the frames as ``file:line function``, the innermost first."""
+    stacks, frames = trace.get("stacks"), trace.get("frames")
+    rows = STACKS.empty() if stacks is None else stacks.collect()
+    known = _classified(FRAMES.empty() if frames is None else frames.collect())
+    return (
+        rows.filter(pl.col("stack_id").is_in(stack_ids.implode()))
+        .sort("stack_id", "depth")
+        .join(known.select("frame_id", "text"), on="frame_id", how="left", maintain_order="left")
+        .group_by("stack_id", maintain_order=True)
+        .agg(stack=pl.col("text").fill_null("?"))
+    )
+
+
+def _classified(frames: pl.DataFrame) -> pl.DataFrame:
+    """Return one row per frame: its text, whose code it is, and the phase that it tells of."""
+    rows = [
+        (frame_id, *_judged(function or "", file or "", line))
+        for frame_id, function, file, line in frames.select(
+            "frame_id", "function", "file", "line"
+        ).iter_rows()
+    ]
+    return pl.DataFrame(rows, schema=_FRAMES_SCHEMA, orient="row")
+
+
+def _judged(
+    function: str, file: str, line: int | None
+) -> tuple[str, str | None, str, bool, bool, bool, str | None]:
+    path = file.replace("\\", "/")
+    python = bool(_PYTHON.search(path))
+    installed = bool(_INSTALLED.search(path))
+    where = f"{file}:{line}" if line else file
+    place: str | None = f"{_short(path)}:{line} {function}" if python else function or None
+    if not python and function in ("", "??"):
+        place = None
+    return (
+        f"{where} {function}".strip(),
+        place,
+        _shown_file(path) if python else "(C++)",
+        python and not installed,
+        python,
+        "torch::autograd::Engine" in function,
+        _says(function, path) if python else None,
+    )
+
+
+def _says(function: str, path: str) -> str | None:
+    if "torch/optim/" in path:
+        return OPTIMIZER
+    if path.endswith("torch/utils/checkpoint.py") and function in _CHECKPOINT:
+        return BACKWARD
+    if function == "backward" and "torch/" in path:
+        return BACKWARD
+    return FORWARD if function == "forward" else None
+
+
+def _short(path: str) -> str:
+    """Return a file's last two parts, of a package all that follows where it is installed."""
+    inside = _PACKAGE.sub("", path)
+    return inside if inside != path else "/".join(path.rsplit("/", 2)[-2:])
+
+
+def _shown_file(path: str) -> str:
+    return _PACKAGE.sub("", path)
