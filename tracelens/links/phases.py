@@ -34,6 +34,7 @@ DEFAULT_PHASES: Final[Mapping[str, str]] = {
 
 _AMBIGUOUS: Final = -2
 _CODE: Final = pl.Int8
+_AUTOMATIC: Final = re.compile(r"^Optimizer\.(?:step|zero_grad)#")
 _NUMBERING: Final = " 0123456789#:._-"
 _MAYBE_PHASE: Final = r"(?i)forward|fwd|backward|bwd|opti|opt.?step|zero_grad"
 
@@ -65,7 +66,8 @@ class Rules:
 class PhaseRange:
     """One range that names a phase; ``code`` is the phase's place in `Rules.phases`.
 
-    ``plain`` ranges are named by the phase and nothing else (``forward``, ``Backward pass 3``).
+    ``plain`` ranges are named by the phase and nothing else (``forward``, ``Backward pass 3``);
+    ``automatic`` ones are PyTorch's own, which says nothing of what the user would have named.
     """
 
     pid: int
@@ -74,6 +76,7 @@ class PhaseRange:
     end_ns: int
     code: int
     plain: bool
+    automatic: bool
 
 
 def rules(user_phases: Mapping[str, str] | None = None) -> Rules:
@@ -119,12 +122,13 @@ def assigned(
     found = phase_ranges(trace, rules)
     moments = ops["start_ns"] if by_execution else ops["launch_ns"]
     frame = ops.with_columns(_by_ranges(trace, ops, moments, found))
-    source = "ranges" if found else "none"
-    speaking = {r.pid for r in found}
+    speaking = {r.pid for r in found if not r.automatic}
+    source = "ranges" if speaking else "none"
     if not speaking.issuperset(ops["pid"].unique()):
-        silent = ~pl.col("pid").is_in(speaking).fill_null(value=False)
-        guessed = inference.inferred(trace, ops, names(), rules.phases())
-        if not found and guessed["code"].null_count() < guessed.height:
+        silent = ~pl.col("pid").is_in(speaking).fill_null(value=False) & pl.col("code").is_null()
+        training = {r.pid for r in found}
+        guessed = inference.inferred(trace, ops, names(), rules.phases(), training)
+        if not speaking and guessed["code"].null_count() < guessed.height:
             source = "inferred"
         if by_execution:
             guessed = _at_their_start(ops.hstack(guessed)).select("code", "how")
@@ -147,11 +151,12 @@ def phase_ranges(trace: Trace, rules: Rules) -> list[PhaseRange]:
     if not rules.asked:
         names = names.filter(pl.col("name").str.contains(_MAYBE_PHASE))
     codes = {phase: code for code, phase in enumerate(rules.phases())}
-    meant: dict[int, tuple[int, bool]] = {}
+    meant: dict[int, tuple[int, bool, bool]] = {}
     for name_id, name in names.collect().iter_rows():
         if phase := rules.phase(name):
             plain = rules.patterns[phase].fullmatch(name.strip(_NUMBERING)) is not None
-            meant[name_id] = (codes[phase], plain)
+            automatic = phase not in rules.asked and _AUTOMATIC.match(name) is not None
+            meant[name_id] = (codes[phase], plain, automatic)
     named = pl.col("name_id").is_in(list(meant)) & pl.col("kind").is_in(NAMED_BY_USERS)
     frame = ranges.filter(named).collect()
     users = pl.col("domain") == ""

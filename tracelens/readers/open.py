@@ -11,10 +11,11 @@ import stat
 import subprocess
 import sys
 import tempfile
+import zipfile
 import zlib
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Final
 
 from tracelens import registry
@@ -23,7 +24,7 @@ from tracelens.readers import Progress, no_progress
 from tracelens.trace.scratch import Scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import polars as pl
 
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 _HEAD_BYTES: Final = 4096
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
-_PACKED: Final = (".gz", ".zst")
+_ZIP: Final = b"PK\x03\x04"
+_PACKED: Final = (".gz", ".zst", ".zip")
 _REPORT_SUFFIXES: Final = (".nsys-rep", ".qdrep")
 _SPACE_KEPT_BYTES: Final = 1 << 30
 _COPY_BYTES: Final = 16 << 20
@@ -50,7 +52,7 @@ def open_trace(
     """Read a recording of any known format.
 
     Args:
-        path: a file (plain, .gz or .zst) or the folder of a columnar export.
+        path: a file (plain, .gz, .zst or alone in a .zip) or the folder of a columnar export.
         everything: read the columns that are read on request, too; such a trace is not cached.
         cache: take the trace from the cache folder if it is there, and leave it there.
         progress: called with (what, parts done, parts in all) while reading.
@@ -109,7 +111,7 @@ def is_recording(path: Path) -> bool:
         head = b"" if path.is_dir() else _head(path)
     except (UnreadableError, OSError):
         return False
-    if path.is_file() and (_is_report(path, head) or head.startswith((_GZIP, _ZSTD))):
+    if path.is_file() and (_is_report(path, head) or head.startswith((_GZIP, _ZSTD, _ZIP))):
         return _is_report(path, head) or path.suffix in _PACKED
     readers = [registry.load("reader", name) for name in registry.names("reader")]
     with suppress(OSError):
@@ -135,7 +137,7 @@ def _recognised(path: Path) -> tuple[Reader, Path, object]:
     if _is_report(path, head):
         exported, kept = _exported(path)
         return _reader_of(path, exported, _head(exported), kept)
-    if head.startswith((_GZIP, _ZSTD)):
+    if head.startswith((_GZIP, _ZSTD, _ZIP)):
         unpacked, kept = _unpacked(path, head)
         return _reader_of(path, unpacked, _head(unpacked), kept)
     return _reader_of(path, path, head, None)
@@ -181,14 +183,10 @@ def _unknown(path: Path, head: bytes) -> str:
         )
     if not head:
         return f"{name} is empty. Record or export it again."
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
-        return (
-            f"{name} looks like JSON. This version reads Nsight Systems exports only; "
-            "make one with: nsys export --type sqlite FILE.nsys-rep"
-        )
     return (
-        f"{name} is in no format that tracelens knows ({', '.join(registry.names('reader'))}). "
-        "From an Nsight Systems report, make one with: nsys export --type sqlite FILE.nsys-rep"
+        f"{name} is in no format that tracelens knows: it reads Nsight Systems exports "
+        "(nsys export --type sqlite FILE.nsys-rep), torch.profiler's JSON "
+        "(prof.export_chrome_trace) and memory snapshots (torch.cuda.memory._dump_snapshot)."
     )
 
 
@@ -271,12 +269,12 @@ def _unpacked(path: Path, head: bytes) -> tuple[Path, object]:
     """Stream a packed file to a temporary one; what was unpacked before an error is used."""
     kept = _Unpacked(Scratch())
     out = kept.folder.path / "unpacked"
-    opener = gzip.open if head.startswith(_GZIP) else _zstd_opener()
+    opener = _opener(head)
     with out.open("wb") as plain:
         try:
             with opener(path, "rb") as packed:
                 _copy(packed, plain, path)
-        except (OSError, EOFError, zlib.error, _zstd_error()) as error:
+        except (OSError, EOFError, zlib.error, zipfile.BadZipFile, _zstd_error()) as error:
             if not plain.tell():
                 raise UnreadableError(f"{path.name} cannot be unpacked: {error}.") from error
             kept.broken = (
@@ -304,6 +302,33 @@ def _copy(packed: IO[bytes] | gzip.GzipFile, plain: IO[bytes], path: Path) -> No
                 f"{path.name} cannot be unpacked in {tempfile.gettempdir()}: {error}. "
                 "Set TMPDIR to a folder on a larger disk."
             ) from error
+
+
+def _opener(head: bytes) -> Callable[[Path, str], IO[bytes] | gzip.GzipFile]:
+    if head.startswith(_GZIP):
+        return gzip.open  # type: ignore[return-value]
+    return _zip_opener if head.startswith(_ZIP) else _zstd_opener()
+
+
+@contextmanager
+def _zip_opener(path: Path, _mode: str) -> Iterator[IO[bytes]]:
+    """Open the one file in an archive."""
+    with zipfile.ZipFile(path) as archive:
+        inside = [entry for entry in archive.infolist() if not entry.is_dir()]
+        if any(PurePosixPath(entry.filename).name == "data.pkl" for entry in inside):
+            raise UnreadableError(
+                f"{path.name} is a checkpoint of a PyTorch model, not a recording. For memory, "
+                "record and dump a snapshot: torch.cuda.memory._record_memory_history()"
+            )
+        if len(inside) != 1:
+            raise UnreadableError(
+                f"{path.name} holds {len(inside)} files. Unpack it, and name one of them or the "
+                "folder."
+            )
+        if inside[0].flag_bits & 1:
+            raise UnreadableError(f"{path.name} is encrypted: unpack it, and name what it holds.")
+        with archive.open(inside[0]) as packed:
+            yield packed
 
 
 def _zstd_opener() -> Callable[[Path, str], IO[bytes]]:

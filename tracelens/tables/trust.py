@@ -80,9 +80,16 @@ def _attribution(linked: Linked) -> str:
     parts = [
         f"{label} {units.share(times[how] / total)}" for how, label in _HOW.items() if how in times
     ]
-    by = " (phases inferred: no range names one)" if linked.phase_source == "inferred" else ""
+    by = _inferred(linked) if linked.phase_source == "inferred" else ""
     by += " by when it ran" if linked.by_execution else ""
     return f"{units.share(attributed / total)} of GPU time attributed{by}: {', '.join(parts)}"
+
+
+def _inferred(linked: Linked) -> str:
+    said = "phases inferred: no range names one"
+    if linked.whole and not (linked.ops["phase"] == "optimizer").any():
+        said += "; an optimizer step, if there was one, counts as forward"
+    return f" ({said})"
 
 
 def _lost(linked: Linked) -> str:
