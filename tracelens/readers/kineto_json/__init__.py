@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from tracelens.readers.kineto_json.decode import Decoded
+    from tracelens.readers.kineto_json.decode import Document
     from tracelens.readers.kineto_json.events import Events
     from tracelens.trace.model import Caveat, Trace
 
@@ -52,9 +52,9 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
     from tracelens.trace.model import Source, Trace
 
     progress("decoding", 0, 3)
-    decoded = _decoded(path)
-    events = Events(decoded)
-    _check(path, decoded, events)
+    document = _document(path)
+    events = Events(document, everything=everything)
+    _check(path, document, events)
     progress("GPU work and calls", 1, 3)
     api = calls(events, everything=everything)
     work = Work(events, api, everything=everything)
@@ -70,10 +70,10 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
         "collectives": work.collectives(),
         "memory": memory(events),
         "threads": facts.threads(events),
-        "devices": facts.devices(decoded.around),
+        "devices": facts.devices(document.around),
         "names": facts.names(events),
     }
-    around = decoded.around
+    around = document.around
     version = around.get("schema_version")
     source = Source(
         path,
@@ -83,26 +83,26 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
         facts.facts(around, events.epoch_ns),
     )
     present = {name: frame.lazy() for name, frame in tables.items() if frame is not None}
-    return Trace(source, present, _caveats(decoded, events, work.unplaced))
+    return Trace(source, present, _caveats(events, work.ops["pid"].null_count()))
 
 
-def _decoded(path: Path) -> Decoded:
-    from tracelens.readers.kineto_json.decode import decode
+def _document(path: Path) -> Document:
+    from tracelens.readers.kineto_json.decode import document
 
     with path.open("rb") as file:
         text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return decode(memoryview(text))
+    return document(memoryview(text))
 
 
-def _check(path: Path, decoded: Decoded, events: Events) -> None:
+def _check(path: Path, document: Document, events: Events) -> None:
     """Refuse JSON that is something else, or holds nothing."""
     name = path.name
-    if decoded.events is None:
-        what = "damaged before its first event" if decoded.said else "JSON without traceEvents"
+    if document.events is None:
+        what = "damaged before its first event" if document.said else "JSON without traceEvents"
         raise UnreadableError(f"{name} is no torch.profiler trace: it is {what}. {_RECORD}.")
-    if not decoded.events:
+    if not events.count:
         raise UnreadableError(f"{name} is a trace without events. {_RECORD}.")
-    if not events.groups and not decoded.around:
+    if not events.has_work and not document.around:
         raise UnreadableError(
             f"{name} is a trace in Chrome's format, but not by torch.profiler: no event has a "
             f"category that it writes. {_RECORD}."
@@ -113,11 +113,11 @@ def _filled(frame: pl.DataFrame) -> pl.DataFrame | None:
     return frame if frame.height else None
 
 
-def _caveats(decoded: Decoded, events: Events, unplaced: int) -> tuple[Caveat, ...]:
+def _caveats(events: Events, unplaced: int) -> tuple[Caveat, ...]:
     from tracelens.trace.model import Caveat
 
-    said = [Caveat("damaged", text) for text in decoded.said]
-    if not any(events.of(kind).events for kind in ("kernel", "copy", "memset")):
+    said = []
+    if not any(events.of(kind).height for kind in ("kernel", "copy", "memset")):
         said.append(Caveat("missing", f"The trace holds no GPU work. {_RECORD}."))
     if unplaced:
         text = f"{unplaced:,} GPU ops cannot be told to belong to one of several processes."

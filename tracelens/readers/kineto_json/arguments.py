@@ -1,18 +1,49 @@
-"""Arguments of events: decoded in one go, and one by one where one of them is odd."""
+"""Arguments of events as columns: decoded in one go, one by one where one of them is odd."""
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import polars as pl
 
+from tracelens.readers.kineto_json.decode import value
+from tracelens.trace.schema import COPY_KINDS
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from polars._typing import PolarsDataType
 
-ABSENT: Final = msgspec.Raw(b"")
+_ABSENT: Final = msgspec.Raw(b"")
+_NEEDS_INPUTS: Final = re.compile(r"conv|attention")
+_COPY: Final = re.compile(r"\b(UnifiedHtoD|UnifiedDtoH|UnifiedDtoD|[HDAP]to[HDAP])\b")
+_HIP_COPIES: Final = {
+    "HostToDevice": "HtoD",
+    "DeviceToHost": "DtoH",
+    "DeviceToDevice": "DtoD",
+    "HostToHost": "HtoH",
+    "PeerToPeer": "PtoP",
+}
+_OF_WORK: Final[Mapping[str, PolarsDataType]] = {
+    "device": pl.Int32,
+    "stream": pl.Int32,
+    "context": pl.Int32,
+    "correlation": pl.UInt32,
+    "bytes": pl.Int64,
+    "graph_id": pl.Int32,
+    "graph_node": pl.Int64,
+}
+_OF_MEMORY: Final[Mapping[str, PolarsDataType]] = {
+    "address": pl.Int64,
+    "bytes": pl.Int64,
+    "device_type": pl.Int32,
+    "device": pl.Int32,
+    "allocated": pl.Int64,
+    "reserved": pl.Int64,
+}
 _WIDTHS: Final = {pl.Int32: 31, pl.UInt32: 32, pl.Int64: 63}
 
 
@@ -86,10 +117,10 @@ class Op(
     old_external_id: int | None = None
     sequence: int | None = None
     forward_thread: int | None = None
-    dims: msgspec.Raw = ABSENT
-    old_dims: msgspec.Raw = ABSENT
-    types: msgspec.Raw = ABSENT
-    inputs: msgspec.Raw = ABSENT
+    dims: msgspec.Raw = _ABSENT
+    old_dims: msgspec.Raw = _ABSENT
+    types: msgspec.Raw = _ABSENT
+    inputs: msgspec.Raw = _ABSENT
 
 
 class Memory(
@@ -147,15 +178,104 @@ class Collective(
     destination: int | None = None
 
 
-def decoded(events: Sequence[Any], kind: type[Any]) -> list[Any]:
+def columns(kind: str, events: Sequence[Any], *, everything: bool) -> dict[str, pl.Series]:
+    """Return what the arguments of events of one kind say, as columns."""
+    if kind in ("kernel", "copy", "memset"):
+        return _of_work(kind, events, everything=everything)
+    if kind in ("op", "annotation"):
+        return _of_ops(events)
+    if kind == "api":
+        return {"correlation": _integers(_decoded(events, Call), "correlation", pl.UInt32)}
+    if kind == "memory":
+        found = _decoded(events, Memory)
+        return {name: _integers(found, name, dtype) for name, dtype in _OF_MEMORY.items()}
+    if kind == "naming":
+        names = [named.name for named in _decoded(events, Named)]
+        return {"said": pl.Series(names, dtype=pl.String)}
+    if kind in ("flow_from", "flow_to"):
+        return {"flow": pl.Series([str(event.id) for event in events], dtype=pl.String)}
+    return {}
+
+
+def collectives(arguments: Sequence[bytes]) -> list[Collective]:
+    """Return what texts of arguments say of collectives."""
+    return [_one(text, Collective) for text in arguments]
+
+
+def _of_work(kind: str, events: Sequence[Any], *, everything: bool) -> dict[str, pl.Series]:
+    found = _decoded(events, GpuWork)
+    shared = [bytes(e.args) if a.collective else None for e, a in zip(events, found, strict=True)]
+    copies = [copy_kind(event.name) if kind == "copy" else None for event in events]
+    known = {
+        "kind": pl.repeat(kind, len(events), dtype=pl.String, eager=True),
+        "copy_kind": pl.Series(copies, dtype=pl.String),
+        "collective": pl.Series(shared, dtype=pl.Binary),
+        "external_id": _external_ids(found),
+        **{name: _integers(found, name, dtype) for name, dtype in _OF_WORK.items()},
+    }
+    return known | _shapes(kind, events) if everything else known
+
+
+def copy_kind(name: str) -> str:
+    """Return a copy's direction by its name."""
+    if found := _COPY.search(name):
+        return found[1] if found[1] in COPY_KINDS else "unknown"
+    return next((kind for hip, kind in _HIP_COPIES.items() if hip in name), "unknown")
+
+
+def _shapes(kind: str, events: Sequence[Any]) -> dict[str, pl.Series]:
+    found = _decoded(events, Shape) if kind == "kernel" else [Shape()] * len(events)
+    known = {
+        f"{what}_{axis}": column([_at(getattr(a, what), i) for a in found], pl.Int32)
+        for what in ("grid", "block")
+        for i, axis in enumerate("xyz")
+    }
+    known["registers"] = _integers(found, "registers", pl.Int32)
+    known["shared_bytes"] = _integers(found, "shared_bytes", pl.Int32)
+    return known
+
+
+def _at(values: list[int] | None, place: int) -> int | None:
+    return values[place] if values and len(values) > place else None
+
+
+def _of_ops(events: Sequence[Any]) -> dict[str, pl.Series]:
+    found = _decoded(events, Op)
+    inputs = [
+        a.inputs if _NEEDS_INPUTS.search(event.name) else _ABSENT
+        for event, a in zip(events, found, strict=True)
+    ]
+    return {
+        "external_id": _external_ids(found),
+        "sequence": _integers(found, "sequence", pl.Int64),
+        "forward_thread": _integers(found, "forward_thread", pl.Int64),
+        "dims": _texts([a.old_dims if a.dims is _ABSENT else a.dims for a in found]),
+        "types": _texts([a.types for a in found]),
+        "inputs": _texts(inputs),
+    }
+
+
+def _external_ids(found: Sequence[Any]) -> pl.Series:
+    ids = [a.old_external_id if a.external_id is None else a.external_id for a in found]
+    return column(ids, pl.Int64)
+
+
+def _texts(raws: Sequence[msgspec.Raw]) -> pl.Series:
+    texts = [None if raw is _ABSENT else bytes(raw) for raw in raws]
+    return pl.Series(texts, dtype=pl.Binary).cast(pl.String, strict=False)
+
+
+def _integers(found: Sequence[Any], name: str, dtype: PolarsDataType) -> pl.Series:
+    return column([getattr(a, name) for a in found], dtype)
+
+
+def _decoded(events: Sequence[Any], kind: type[Any]) -> list[Any]:
     """Return the events' arguments; a value that is not what it should be is None."""
     joined = b"[" + b",".join([e.args for e in events]) + b"]"
     try:
-        found = msgspec.json.decode(joined, type=list[kind])  # type: ignore[valid-type]
+        return msgspec.json.decode(joined, type=list[kind])  # type: ignore[valid-type]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        found = []
-    # Arguments out of damaged text might hold a comma of their own.
-    return found if len(found) == len(events) else [_one(event.args, kind) for event in events]
+        return [_one(event.args, kind) for event in events]
 
 
 def column(values: Sequence[Any], dtype: PolarsDataType) -> pl.Series:
@@ -169,29 +289,22 @@ def column(values: Sequence[Any], dtype: PolarsDataType) -> pl.Series:
         return pl.Series(fitting, dtype=dtype)
 
 
-def _one(args: msgspec.Raw, kind: type[Any]) -> Any:
+def _one(args: msgspec.Raw | bytes, kind: type[Any]) -> Any:
     try:
         return msgspec.json.decode(args, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
-    try:
-        found = msgspec.json.decode(args)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        said = value(args)
+    if not isinstance(said, dict):
         return kind()
-    return _lenient(found, kind) if isinstance(found, dict) else kind()
-
-
-def _lenient(found: dict[str, Any], kind: type[Any]) -> Any:
-    good = {}
-    for name in msgspec.structs.fields(kind):
-        if name.encode_name not in found:
-            continue
-        value = found[name.encode_name]
-        if name.type is msgspec.Raw:
-            good[name.name] = msgspec.Raw(msgspec.json.encode(value))
-            continue
-        try:
-            good[name.name] = msgspec.convert(value, name.type, strict=False)
-        except msgspec.ValidationError:
-            continue
+    good: dict[str, Any] = {}
+    for wanted in msgspec.structs.fields(kind):
+        if wanted.encode_name in said:
+            with suppress(msgspec.ValidationError):
+                good[wanted.name] = _converted(said[wanted.encode_name], wanted.type)
     return kind(**good)
+
+
+def _converted(said: Any, wanted: Any) -> Any:
+    if wanted is msgspec.Raw:
+        return msgspec.Raw(msgspec.json.encode(said))
+    return msgspec.convert(said, wanted, strict=False)

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from tracelens.readers.kineto_json.arguments import ABSENT, Call, Op, column, decoded
 from tracelens.trace.nesting import nested
 from tracelens.trace.schema import API, OPS, RANGE_KINDS, RANGES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import msgspec
-
     from tracelens.readers.kineto_json.events import Events
 
 # The outermost first, where all of them begin and end together.
 _KINDS: Final = ("python", "annotation", "op")
-_NEEDS_INPUTS: Final = re.compile(r"conv|scaled_dot_product|attention")
-_FACTS: Final = {name: dtype for name, dtype in OPS.schema().items() if name != "range_id"}
+_FACTS: Final = {
+    name: dtype for name, dtype in OPS.schema().items() if name not in ("range_id", "forward")
+}
 
 
 def calls(events: Events, *, everything: bool) -> pl.DataFrame:
     """Return the `api` table."""
-    group = events.of("api")
-    correlations = [a.correlation for a in decoded(group.events, Call)]
-    frame = group.frame.with_columns(correlation=column(correlations, pl.UInt32))
-    if everything:
-        frame = frame.with_columns(status=pl.lit(None, pl.Int32))
+    frame = events.of("api").with_columns(status=pl.lit(None, pl.Int32))
     order = ("start_ns", "end_ns", "pid", "tid", "correlation", "name_id")
     return frame.sort(order).select(list(API.schema(everything=everything)))
 
@@ -73,45 +64,30 @@ class Ranges:
 
 
 def _part(events: Events, kind: str) -> pl.DataFrame:
-    group = events.of(kind)
-    args = decoded(group.events, Op) if kind != "python" else [Op()] * len(group.events)
-    inputs = [
-        a.inputs if _NEEDS_INPUTS.search(event.name) else ABSENT
-        for event, a in zip(group.events, args, strict=True)
-    ]
-    external = [a.old_external_id if a.external_id is None else a.external_id for a in args]
-    columns = {
-        "external_id": column(external, pl.Int64),
-        "sequence": column([a.sequence for a in args], pl.Int64),
-        "forward_thread": column([a.forward_thread for a in args], pl.Int64),
-        "dims": _texts([a.old_dims if a.dims is ABSENT else a.dims for a in args]),
-        "types": _texts([a.types for a in args]),
-        "inputs": _texts(inputs),
-    }
-    return group.frame.with_columns(
-        rank=pl.lit(_KINDS.index(kind)), kind=pl.lit(kind, pl.Enum(RANGE_KINDS)), **columns
-    )
-
-
-def _texts(raws: Sequence[msgspec.Raw]) -> pl.Series:
-    texts = [None if raw is ABSENT else bytes(raw).decode(errors="replace") for raw in raws]
-    return pl.Series(texts, dtype=pl.String)
+    frame = events.of(kind)
+    lacking = {name: pl.lit(None, t) for name, t in _FACTS.items() if name not in frame.columns}
+    return frame.select(
+        "start_ns",
+        "end_ns",
+        "pid",
+        "tid",
+        "name_id",
+        *(name for name in _FACTS if name in frame.columns),
+        rank=pl.lit(_KINDS.index(kind)),
+        kind=pl.lit(kind, pl.Enum(RANGE_KINDS)),
+        **lacking,
+    ).select("start_ns", "end_ns", "pid", "tid", "name_id", "rank", "kind", *_FACTS)
 
 
 def _flows(events: Events) -> pl.DataFrame:
     """Return where forward and backward are tied: tid and time of both ends of each flow."""
-    ends = {}
-    for ph in ("s", "f"):
-        flow = [e for e in events.by_category.get("fwdbwd", ()) if e.ph == ph]
-        ends[ph] = pl.DataFrame(
-            {
-                "id": events.numbers.of([e.id for e in flow]),
-                "pid": events.numbers.of([e.pid for e in flow]),
-                "tid": events.numbers.of([e.tid for e in flow]),
-                "start_ns": events.since_origin([e.ts for e in flow]).cast(pl.Int64),
-            }
-        ).unique(["id", "pid"], keep="none", maintain_order=True)
-    return ends["s"].join(ends["f"], on=["id", "pid"], suffix="_to", maintain_order="left")
+    ends = [
+        events.of(kind)
+        .select("flow", "pid", "tid", "start_ns")
+        .unique(["flow", "pid"], keep="none", maintain_order=True)
+        for kind in ("flow_from", "flow_to")
+    ]
+    return ends[0].join(ends[1], on=["flow", "pid"], suffix="_to", maintain_order="left")
 
 
 def _forward(ops: pl.DataFrame, flows: pl.DataFrame) -> pl.Series:

@@ -1,8 +1,9 @@
-"""From the text of a trace to its events: a typed decode, and what to do where that fails.
+"""From the text of a trace to its events: what stands around them, and each as it is written.
 
-The ladder: the whole text at once; event by event where a value has a type that it should not
-have; after a repair of the text where it is no JSON (`repair`); and at last every piece of it that
-is an event. What was repaired or lost is counted. Arguments stay as they are written.
+The ladder: the text as it is; repaired where it is no JSON (`repair`); closed where it was cut
+off; and at last every piece of it that is an event. Then the events are decoded many at once, and
+one by one where one of them has a value that no event should have. All that was repaired or lost
+is counted.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import msgspec
 from tracelens.readers.kineto_json import repair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 _ABSENT: Final = msgspec.Raw(b"")
 _NO_ARGUMENTS: Final = msgspec.Raw(b"{}")
@@ -24,7 +25,7 @@ _EXACT_BELOW: Final = 2.0**43
 
 
 class Event(msgspec.Struct, gc=False):
-    """One event; times in microseconds. ``id`` is a flow's."""
+    """One event; times in microseconds, arguments as they are written. ``id`` is a flow's."""
 
     ph: str = ""
     cat: str = ""
@@ -51,10 +52,11 @@ class ExactEvent(msgspec.Struct, gc=False):
     args: msgspec.Raw = _NO_ARGUMENTS
 
 
-class _Around(
+class _Document(
     msgspec.Struct,
     gc=False,
     rename={
+        "events": "traceEvents",
         "schema_version": "schemaVersion",
         "devices": "deviceProperties",
         "distributed": "distributedInfo",
@@ -62,8 +64,7 @@ class _Around(
         "profiler_version": "PROFILER_VERSION",
     },
 ):
-    """What stands around the events and matters."""
-
+    events: list[msgspec.Raw] | None = None
     schema_version: msgspec.Raw = _ABSENT
     devices: msgspec.Raw = _ABSENT
     distributed: msgspec.Raw = _ABSENT
@@ -82,37 +83,27 @@ class _Around(
     with_modules: msgspec.Raw = _ABSENT
 
 
-class _Typed(_Around, gc=False, rename={"events": "traceEvents"}):
-    events: list[Event] | None = None
-
-
-class _Exact(_Around, gc=False, rename={"events": "traceEvents"}):
-    events: list[ExactEvent] | None = None
-
-
-class _Raws(_Around, gc=False, rename={"events": "traceEvents"}):
-    events: list[msgspec.Raw] | None = None
-
-
 _MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_EVENTS: Final = msgspec.json.Decoder(list[Event])
+_EXACT_EVENTS: Final = msgspec.json.Decoder(list[ExactEvent])
 _EXACT_EVENT: Final = msgspec.json.Decoder(ExactEvent)
 
 
 @dataclass
-class Decoded:
-    """The events of a trace, and what stands around them by the names of `_Around`.
+class Document:
+    """The events of a trace as texts, and what stands around them by the names of `_Document`.
 
     ``events`` is None where the text is JSON without a list of events; ``said`` tells what was
     repaired and what was lost.
     """
 
-    events: Sequence[Event] | Sequence[ExactEvent] | None
+    events: Sequence[msgspec.Raw] | Sequence[bytes] | None
     around: Mapping[str, Any] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
 
 
-def decode(text: bytes | memoryview) -> Decoded:
-    """Return the events of a trace: an object around a list of them, or the list alone."""
+def document(text: bytes | memoryview) -> Document:
+    """Take a trace apart: it is an object around a list of events, or the list alone."""
     try:
         return _well_formed(text)
     except _MALFORMED:
@@ -125,85 +116,75 @@ def decode(text: bytes | memoryview) -> Decoded:
             continue
         found.said[:0] = [*said, *tail]
         return found
-    events, lost = _each(repair.pieces(repaired))
-    said.append(f"The text is damaged: {len(events):,} events could be read, {lost:,} could not.")
-    return Decoded(events or None, {}, said)
+    pieces = list(repair.pieces(repaired))
+    said.append("The text is damaged: every event was looked for by itself.")
+    return Document(pieces or None, {}, said)
 
 
-def _well_formed(text: bytes | memoryview) -> Decoded:
-    is_list = bytes(text[:64]).lstrip().startswith(b"[")
+def decoded(texts: Sequence[Any]) -> tuple[list[Event] | list[ExactEvent], int]:
+    """Return the events of texts, one each, and how many texts are none."""
+    joined = b"[" + b",".join(texts) + b"]"
     try:
-        found = _decoded(text, list[Event] if is_list else _Typed)
-    except msgspec.ValidationError:
-        return _of_odd_types(text, is_list=is_list)
-    times = [e.ts for e in found.events or () if isinstance(e.ts, float)]
-    if times and max(*times, -min(times)) >= _EXACT_BELOW:
-        return _decoded(text, list[ExactEvent] if is_list else _Exact)
-    return found
-
-
-def _of_odd_types(text: bytes | memoryview, *, is_list: bool) -> Decoded:
-    """Decode each event by itself: a value of a wrong type costs no other event."""
-    try:
-        raws = _decoded(text, list[msgspec.Raw] if is_list else _Raws)
-    except msgspec.ValidationError:
-        return Decoded(None)
-    if raws.events is None:
-        return raws
-    events, lost = _each(raws.events)
-    said = [f"{lost:,} events were set aside: they are not what an event is."] if lost else []
-    return Decoded(events, raws.around, said)
-
-
-def _decoded(text: bytes | memoryview, kind: Any) -> Decoded:
-    found = msgspec.json.decode(text, type=kind)
-    if isinstance(found, list):
-        return Decoded(found)
-    around = {
-        name: _value(value)
-        for name in _Around.__struct_fields__
-        if (value := getattr(found, name)) is not _ABSENT
-    }
-    return Decoded(found.events, around)
-
-
-def _each(texts: Iterable[Any]) -> tuple[list[ExactEvent], int]:
-    """Return the events of texts, one each, and how many are none."""
+        events = _EVENTS.decode(joined)
+        times = [event.ts for event in events if isinstance(event.ts, float)]
+        if not times or max(*times, -min(times)) < _EXACT_BELOW:
+            return events, 0
+        return _EXACT_EVENTS.decode(joined), 0
+    except _MALFORMED:
+        pass
     found = [_event(text) for text in texts]
-    events = [event for event in found if event is not None]
-    return events, len(found) - len(events)
+    exact = [event for event in found if event is not None]
+    return exact, len(found) - len(exact)
+
+
+def value(text: msgspec.Raw | bytes) -> Any:
+    """Return what JSON says, None where it is none; bytes that are no UTF-8 are replaced."""
+    try:
+        return msgspec.json.decode(text)
+    except UnicodeDecodeError:
+        return value(bytes(text).decode(errors="replace").encode())
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _well_formed(text: bytes | memoryview) -> Document:
+    try:
+        if bytes(text[:64]).lstrip().startswith(b"["):
+            return Document(msgspec.json.decode(text, type=list[msgspec.Raw]))
+        found = msgspec.json.decode(text, type=_Document)
+    except msgspec.ValidationError:
+        return Document(None)
+    around = {
+        name: value(getattr(found, name))
+        for name in _Document.__struct_fields__
+        if name != "events" and getattr(found, name) is not _ABSENT
+    }
+    return Document(found.events, around)
 
 
 def _event(text: Any) -> ExactEvent | None:
     try:
         return _EXACT_EVENT.decode(text)
     except _MALFORMED:
-        value = _value(text)
-    if not isinstance(value, dict) or not isinstance(value.get("ph"), str):
+        said = value(text)
+    if not isinstance(said, dict) or not isinstance(said.get("ph"), str):
         return None
     return ExactEvent(
-        value["ph"],
-        _text(value.get("cat")),
-        _text(value.get("name")),
-        _number_or_text(value.get("pid")),
-        _number_or_text(value.get("tid")),
-        msgspec.Raw(msgspec.json.encode(value.get("ts"))),
-        msgspec.Raw(msgspec.json.encode(value.get("dur", 0))),
-        _number_or_text(value.get("id")),
-        msgspec.Raw(msgspec.json.encode(value.get("args"))),
+        said["ph"],
+        _text(said.get("cat")),
+        _text(said.get("name")),
+        _number_or_text(said.get("pid")),
+        _number_or_text(said.get("tid")),
+        msgspec.Raw(msgspec.json.encode(said.get("ts"))),
+        msgspec.Raw(msgspec.json.encode(said.get("dur", 0))),
+        _number_or_text(said.get("id")),
+        msgspec.Raw(msgspec.json.encode(said.get("args"))),
     )
 
 
-def _value(text: Any) -> Any:
-    try:
-        return msgspec.json.decode(text)
-    except _MALFORMED:
-        return None
+def _text(said: object) -> str:
+    return "" if said is None else str(said)
 
 
-def _text(value: object) -> str:
-    return "" if value is None else str(value)
-
-
-def _number_or_text(value: object) -> int | str:
-    return value if isinstance(value, int) and not isinstance(value, bool) else _text(value)
+def _number_or_text(said: object) -> int | str:
+    return said if isinstance(said, int) and not isinstance(said, bool) else _text(said)

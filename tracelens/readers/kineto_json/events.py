@@ -1,4 +1,7 @@
-"""The events that matter, by what they are: times in ns, ids that fit, durations that can be."""
+"""The events that matter, as one frame for each kind: times in ns, ids that fit, facts as columns.
+
+Events are decoded some ten thousand at a time, so that no more of them are held as objects.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from tracelens.readers.kineto_json import arguments
 from tracelens.readers.kineto_json.clock import ABSOLUTE_NS, nanoseconds
+from tracelens.readers.kineto_json.decode import decoded
 from tracelens.trace.model import Caveat
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tracelens.readers.kineto_json.decode import Decoded
+    from tracelens.readers.kineto_json.decode import Document
 
 KINDS: Final[Mapping[str, str]] = {
     "kernel": "kernel",
@@ -36,7 +41,7 @@ KINDS: Final[Mapping[str, str]] = {
     "Runtime": "api",
     "Operator": "op",
 }
-"""Category -> what such an event is; the capital ones are of before 2022. Neither an event's
+"""Category -> what an event that lasts is; the capital ones are of before 2022. Neither an event's
 stream nor its name tells whether it is GPU work."""
 
 _NO_WORK: Final = frozenset(
@@ -46,21 +51,21 @@ _NO_WORK: Final = frozenset(
         "external_correlation", "fwdbwd", "gpu_user_annotation", "hardware_counters", "overhead",
     )
 )  # fmt: skip
+_OTHERS: Final[Mapping[tuple[str, str], str]] = {
+    ("fwdbwd", "s"): "flow_from",
+    ("fwdbwd", "f"): "flow_to",
+    ("Trace", "X"): "window",
+    ("cpu_instant_event", "i"): "memory",
+    ("", "i"): "memory",
+    ("", "M"): "naming",
+}
 _PYTORCHS_OWN: Final = ("ProfilerStep#", "Optimizer.")
+_MEMORY: Final = "[memory]"
+_LASTING: Final = ("kernel", "copy", "memset", "api", "op", "annotation", "python")
+_DECODED_AT_ONCE: Final = 16_384
 _SPANS_WITHOUT_WINDOW: Final = 10
 _INT32: Final = 2**31
 _NS_PER_DAY: Final = 86_400 * 10**9
-
-
-@dataclass
-class Group:
-    """The events of one kind, and a frame with their rows.
-
-    Columns: start_ns, end_ns, pid, tid, name_id.
-    """
-
-    events: list[Any]
-    frame: pl.DataFrame
 
 
 @dataclass
@@ -71,10 +76,13 @@ class Numbers:
 
     def of(self, values: Sequence[int | str]) -> pl.Series:
         """Return the values as numbers."""
-        return pl.Series([self.one(value) for value in values], dtype=pl.Int32)
+        try:
+            numbers = pl.Series(values, dtype=pl.Int32)
+        except (TypeError, OverflowError):
+            numbers = pl.Series([self._one(value) for value in values], dtype=pl.Int32)
+        return numbers
 
-    def one(self, value: int | str) -> int:
-        """Return a value as a number."""
+    def _one(self, value: int | str) -> int:
         if isinstance(value, int) and -_INT32 // 2 <= value < _INT32:
             return value
         return self.given.setdefault(value, len(self.given) - _INT32)
@@ -83,119 +91,164 @@ class Numbers:
 class Events:
     """The events of a trace by kind.
 
-    ``names`` are all their names in order, whose places are the name_ids; ``said`` tells what was
-    set aside, ``origin_ns`` is what was subtracted from the times, and ``is_absolute`` whether
-    they were Unix times.
+    ``said`` tells what was set aside; ``origin_ns`` is what was subtracted from the file's times;
+    ``names`` are the texts of the name_ids, in order.
     """
 
-    def __init__(self, decoded: Decoded) -> None:
-        self.said: list[Caveat] = []
-        self.numbers = Numbers()
-        self.by_category: dict[str, list[Any]] = {}
-        for event in decoded.events or ():
-            self.by_category.setdefault(event.cat, []).append(event)
-        kinds = self._kinds()
-        self.names = sorted({e.name for events in kinds.values() for e in events})
-        self._name_ids = {name: i for i, name in enumerate(self.names)}
-        base = decoded.around.get("base_ns")
-        self.base_ns = base if isinstance(base, int) else 0
-        groups = {kind: self._group(events) for kind, events in kinds.items()}
-        self.groups = self._possible(groups)
-        starts = (group.frame["start_ns"].min() for group in self.groups.values())
-        self.origin_ns = min((s for s in starts if isinstance(s, int)), default=0)
-        for group in self.groups.values():
-            group.frame = group.frame.with_columns(
-                pl.col("start_ns", "end_ns") - self.origin_ns,
-            )
+    def __init__(self, document: Document, *, everything: bool = False) -> None:
+        self.said = [Caveat("damaged", text) for text in document.said]
+        self._everything = everything
+        self._numbers = Numbers()
+        self._ids: dict[str, int] = {}
+        self._parts: dict[str, list[pl.DataFrame]] = {}
+        self._strange: Counter[str] = Counter()
+        self.count = 0
+        lost = 0
+        texts = document.events or ()
+        for first in range(0, len(texts), _DECODED_AT_ONCE):
+            events, unread = decoded(texts[first : first + _DECODED_AT_ONCE])
+            lost += unread
+            self.count += len(events)
+            self._take(events)
+        if lost:
+            self.set_aside(lost, "events", "they are not what an event is")
+        if self._strange:
+            most = self._strange.most_common(4)
+            which = ", ".join(f"{name} ({count:,})" for name, count in most)
+            text = f"Events of categories that are not known here are left out: {which}."
+            self.said.append(Caveat("note", text))
+        base = document.around.get("base_ns")
+        self._base_ns = base if isinstance(base, int) else 0
+        self._frames = {kind: pl.concat(parts) for kind, parts in self._parts.items()}
+        self._parts.clear()
+        self._only_possible()
+        self.origin_ns = self._rebased()
+        self.names = self._named()
 
     @property
     def epoch_ns(self) -> int | None:
         """The Unix time of the first event, if the file tells."""
-        start = self.base_ns + self.origin_ns
+        start = self._base_ns + self.origin_ns
         return start if start >= ABSOLUTE_NS else None
 
-    def of(self, kind: str) -> Group:
-        """Return the events of a kind."""
-        return self.groups.get(kind) or Group([], self._frame([]))
+    @property
+    def has_work(self) -> bool:
+        """Whether there are events that the profiler writes of work on CPU or GPU."""
+        return any(kind in self._frames for kind in _LASTING)
 
-    def since_origin(self, times: Sequence[Any]) -> pl.Series:
-        """Return times of other events on the same clock."""
-        return nanoseconds(times) - self.origin_ns
+    def of(self, kind: str) -> pl.DataFrame:
+        """Return the events of a kind: start_ns, end_ns, pid, tid, name_id, and its own facts."""
+        if kind in self._frames:
+            return self._frames[kind]
+        empty = self._frame(kind, []).with_columns(end_ns=pl.lit(None, pl.Int64))
+        return empty.drop("took_ns")
+
+    def namings(self) -> pl.DataFrame:
+        """Return what, pid, tid and name of events that name a process or thread."""
+        texts = pl.Series(list(self._ids), dtype=pl.String)
+        found = self.of("naming")
+        what = texts.gather(found["name_id"])
+        return found.select(what=what, pid="pid", tid="tid", said="said")
 
     def set_aside(self, count: int, what: str, why: str) -> None:
         """Note that some rows cannot be true."""
         self.said.append(Caveat("damaged", f"{count:,} {what} were set aside: {why}."))
 
-    def _kinds(self) -> dict[str, list[Any]]:
-        kinds: dict[str, list[Any]] = {}
-        strange: Counter[str] = Counter()
-        for category, events in self.by_category.items():
-            lasting = [event for event in events if event.ph == "X"]
-            if category in KINDS:
-                kinds.setdefault(KINDS[category], []).extend(lasting)
-            elif category not in _NO_WORK and lasting:
-                strange[category] = len(lasting)
-        if "annotation" not in kinds and "op" in kinds:
-            # Before 2021 the profiler's own ranges were ops among others.
-            own = [e for e in kinds["op"] if e.name.startswith(_PYTORCHS_OWN)]
-            if own:
-                kinds["annotation"] = own
-                kinds["op"] = [e for e in kinds["op"] if not e.name.startswith(_PYTORCHS_OWN)]
-        if strange:
-            which = ", ".join(f"{name} ({count:,})" for name, count in strange.most_common(4))
-            text = f"Events of categories that are not known here are left out: {which}."
-            self.said.append(Caveat("note", text))
-        return kinds
+    def _take(self, events: Sequence[Any]) -> None:
+        by_kind: dict[str, list[Any]] = {}
+        for event in events:
+            kind = KINDS.get(event.cat) if event.ph == "X" else None
+            if kind is None:
+                kind = self._other(event)
+            if kind is not None:
+                by_kind.setdefault(kind, []).append(event)
+        for kind, found in by_kind.items():
+            self._parts.setdefault(kind, []).append(self._frame(kind, found))
 
-    def _group(self, events: list[Any]) -> Group:
-        return Group(events, self._frame(events))
+    def _other(self, event: Any) -> str | None:
+        if event.ph == "X" and event.cat not in _NO_WORK:
+            self._strange[event.cat] += 1
+        kind = _OTHERS.get((event.cat, event.ph))
+        return None if kind == "memory" and event.name != _MEMORY else kind
 
-    def _frame(self, events: list[Any]) -> pl.DataFrame:
-        """Return start_ns, took_ns, pid, tid and name_id of events."""
+    def _frame(self, kind: str, events: list[Any]) -> pl.DataFrame:
+        ids = self._ids
         return pl.DataFrame(
             {
-                "start_ns": nanoseconds([e.ts for e in events]).cast(pl.Int64),
-                "end_ns": nanoseconds([e.dur for e in events]).cast(pl.Int64),
-                "pid": self.numbers.of([e.pid for e in events]),
-                "tid": self.numbers.of([e.tid for e in events]),
-                "name_id": pl.Series([self._name_ids[e.name] for e in events], dtype=pl.Int32),
-            }
+                "start_ns": nanoseconds([e.ts for e in events]),
+                "took_ns": nanoseconds([e.dur for e in events]),
+                "pid": self._numbers.of([e.pid for e in events]),
+                "tid": self._numbers.of([e.tid for e in events]),
+                "name_id": [ids.setdefault(e.name, len(ids)) for e in events],
+                **arguments.columns(kind, events, everything=self._everything),
+            },
+            schema_overrides={"name_id": pl.Int32},
         )
 
-    def _possible(self, groups: dict[str, Group]) -> dict[str, Group]:
-        """Return the groups with ends instead of durations, without events that cannot be."""
-        longest_ns = self._longest_ns(groups)
-        took, odd, long = pl.col("end_ns"), 0, 0
-        for kind, group in groups.items():
-            untold = pl.col("start_ns").is_null() | took.is_null()
-            facts = group.frame.select(odd=untold | (took < 0), long=took > longest_ns)
-            odd += int(facts["odd"].sum())
-            long += int(facts["long"].sum())
-            keep = facts.select(~(pl.col("odd") | pl.col("long").fill_null(value=False)))["odd"]
-            if not keep.all():
-                chosen = [e for e, kept in zip(group.events, keep, strict=True) if kept]
-                group = Group(chosen, group.frame.filter(keep))  # noqa: PLW2901
-            groups[kind] = Group(
-                group.events, group.frame.with_columns(end_ns=pl.col("start_ns") + took)
-            )
-        if odd:
-            self.set_aside(odd, "events", "no time, or a negative duration")
-        if long:
-            self.set_aside(long, "events", "they last longer than the trace")
-        return groups
+    def _only_possible(self) -> None:
+        """Set aside events that cannot be, and give the others ends instead of durations."""
+        longest_ns = self._longest_ns()
+        took = pl.col("took_ns")
+        odd = pl.col("start_ns").is_null() | took.is_null() | (took < 0)
+        long = (took > longest_ns).fill_null(value=False)
+        counts = {"odd": 0, "long": 0}
+        for kind, frame in self._frames.items():
+            kept = frame
+            if kind in _LASTING:
+                facts = frame.select(odd=odd, long=long)
+                counts["odd"] += int(facts["odd"].sum())
+                counts["long"] += int(facts["long"].sum())
+                kept = frame.filter(~facts["odd"] & ~facts["long"])
+            self._frames[kind] = kept.with_columns(end_ns=pl.col("start_ns") + took).drop("took_ns")
+        if counts["odd"]:
+            self.set_aside(counts["odd"], "events", "no time, or a negative duration")
+        if counts["long"]:
+            self.set_aside(counts["long"], "events", "they last longer than the trace")
 
-    def _longest_ns(self, groups: Mapping[str, Group]) -> int:
+    def _longest_ns(self) -> int:
         """Return the longest duration that can be.
 
         It is that of the recording where the file tells (its `Trace` event), else some times the
         time between the first and the last start.
         """
-        starts = [group.frame["start_ns"] for group in groups.values()]
-        known = [start for series in starts for start in (series.min(), series.max())]
+        lasting = [frame for kind, frame in self._frames.items() if kind in _LASTING]
+        known = [edge for f in lasting for edge in (f["start_ns"].min(), f["start_ns"].max())]
         edges = [edge for edge in known if isinstance(edge, int)]
         span = max(edges) - min(edges) if edges else 0
-        windows = nanoseconds([e.dur for e in self.by_category.get("Trace", ())])
-        recorded = max(windows.drop_nulls(), default=0)
+        window = self._frames.get("window")
+        recorded = 0 if window is None else max(window["took_ns"].drop_nulls(), default=0)
         if 0 < recorded < _NS_PER_DAY:
             return max(recorded, span)
-        return max(_SPANS_WITHOUT_WINDOW * span, _NS_PER_DAY if span == 0 else 0)
+        return _SPANS_WITHOUT_WINDOW * span if span else _NS_PER_DAY
+
+    def _rebased(self) -> int:
+        """Count times from the first event that lasts, and return when that was."""
+        firsts = (f["start_ns"].min() for kind, f in self._frames.items() if kind in _LASTING)
+        origin_ns = min((first for first in firsts if isinstance(first, int)), default=0)
+        for kind, frame in self._frames.items():
+            self._frames[kind] = frame.with_columns(pl.col("start_ns", "end_ns") - origin_ns)
+        return origin_ns
+
+    def _named(self) -> list[str]:
+        """Number names in their order, whatever the order of events, and return them."""
+        if "annotation" not in self._frames and "op" in self._frames:
+            self._set_apart(self._frames["op"])
+        used = pl.Series([], dtype=pl.Int32)
+        for kind in _LASTING:
+            used = pl.concat([used, self.of(kind)["name_id"].unique()])
+        texts = list(self._ids)
+        kept = sorted(used.unique(), key=texts.__getitem__)
+        place = pl.Series([None] * len(texts), dtype=pl.Int32)
+        place = place.scatter(kept, range(len(kept))) if kept else place
+        for kind in _LASTING:
+            if kind in self._frames:
+                renumbered = place.gather(self._frames[kind]["name_id"])
+                self._frames[kind] = self._frames[kind].with_columns(name_id=renumbered)
+        return [texts[i] for i in kept]
+
+    def _set_apart(self, ops: pl.DataFrame) -> None:
+        """Make the profiler's own ranges annotations: before 2021 they were ops among others."""
+        own = [i for name, i in self._ids.items() if name.startswith(_PYTORCHS_OWN)]
+        is_own = pl.col("name_id").is_in(own)
+        self._frames["annotation"] = ops.filter(is_own)
+        self._frames["op"] = ops.filter(~is_own)

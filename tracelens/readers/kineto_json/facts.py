@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from tracelens.readers.kineto_json.arguments import Named, column, decoded
+from tracelens.readers.kineto_json.arguments import column
 from tracelens.trace.schema import DEVICES, NAMES, THREADS
 
 if TYPE_CHECKING:
@@ -62,20 +62,15 @@ def names(events: Events) -> pl.DataFrame:
 
 def threads(events: Events) -> pl.DataFrame | None:
     """Return the `threads` table; of several names of a thread the one that says most."""
-    working = {
-        pair
-        for kind in ("api", "op", "annotation", "python")
-        for pair in events.of(kind).frame.select("pid", "tid").unique().iter_rows()
-    }
-    described = [e for e in events.by_category.get("", ()) if e.ph == "M"]
+    cpu = [events.of(kind).select("pid", "tid") for kind in ("api", "op", "annotation", "python")]
+    working = set(pl.concat(cpu).unique().iter_rows())
     names: dict[tuple[int, int], list[str]] = {}
     processes: dict[int, str] = {}
-    for event, name in zip(described, decoded(described, Named), strict=True):
-        pid, tid = events.numbers.one(event.pid), events.numbers.one(event.tid)
-        if event.name == "process_name":
-            processes[pid] = name.name
-        elif event.name == "thread_name" and (pid, tid) in working:
-            names.setdefault((pid, tid), []).append(_THREAD.sub(r"\1", name.name))
+    for what, pid, tid, said in events.namings().iter_rows():
+        if what == "process_name":
+            processes[pid] = said
+        elif what == "thread_name" and (pid, tid) in working:
+            names.setdefault((pid, tid), []).append(_THREAD.sub(r"\1", said))
     rows = [
         (pid, tid, min(said, key=lambda name: (name == processes.get(pid), name)))
         for (pid, tid), said in sorted(names.items())
