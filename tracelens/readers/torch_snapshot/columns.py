@@ -1,0 +1,143 @@
+"""Cutting a list of dictionaries into columns: fast where all is as it should be.
+
+A value that is missing becomes NULL, one that cannot be true BAD; nothing raises.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from array import array
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final
+
+from tracelens.readers.torch_snapshot.handed import BAD, NULL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tracelens.readers.torch_snapshot.handed import Texts
+    from tracelens.readers.torch_snapshot.stacks import Stacks
+
+_WIDEST: Final = 2**63
+_SCALARS: Final = (str, int, float, bool, type(None))
+_MOST_ITEMS: Final = 64
+
+
+class Rows:
+    """The dictionaries of one list; ``aside`` counts what is none.
+
+    Every value is asked for once, by methods of C alone where the list is regular: 50 ns a value.
+    """
+
+    def __init__(self, items: Any, texts: Texts, stacks: Stacks) -> None:
+        listed = items if type(items) is list or type(items) is tuple else ()
+        self.aside = int(items is not None and listed is not items)
+        if listed and set(map(type, listed)) != {dict}:
+            dictionaries = [item for item in listed if type(item) is dict]
+            self.aside += len(listed) - len(dictionaries)
+            listed = dictionaries
+        self.items: list[dict[Any, Any]] | tuple[dict[Any, Any], ...] = listed
+        self._texts = texts
+        self._stacks = stacks
+
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+        return len(self.items)
+
+    def values(self, key: str) -> list[Any]:
+        """Return the values of a key, None where there is none."""
+        try:
+            return list(map(itemgetter(key), self.items))
+        except KeyError:
+            return [item.get(key) for item in self.items]
+
+    def integers(self, key: str) -> array[int] | int:
+        """Return sizes and the like."""
+        return self._numbers(key, integer)
+
+    def addresses(self, key: str) -> array[int] | int:
+        """Return addresses: 64 bits in two's complement."""
+        return self._numbers(key, _address)
+
+    def times(self, key: str) -> array[int] | int:
+        """Return times, which JSON may give as fractions."""
+        return self._numbers(key, time)
+
+    def labels(self, key: str, read: Callable[[Any], str | int]) -> array[int] | int:
+        """Return the texts' numbers, of what ``read`` makes of a value: a text, NULL or BAD."""
+        values = self.values(key)
+
+        def number(value: Any) -> int:
+            text = read(value)
+            return text if isinstance(text, int) else self._texts.id_of(text)
+
+        try:
+            distinct = {value: number(value) for value in set(values)}
+        except (TypeError, RecursionError):
+            return array("q", map(number, values))
+        if len(distinct) == 1:
+            return next(iter(distinct.values()))
+        return array("q", map(distinct.__getitem__, values))
+
+    def stacks(self, key: str = "frames") -> array[int] | int:
+        """Return the call stacks' numbers."""
+        return self._stacks.ids(self.values(key))
+
+    def _numbers(self, key: str, read: Callable[[Any], int]) -> array[int] | int:
+        try:
+            return array("q", map(itemgetter(key), self.items))
+        except (KeyError, TypeError, OverflowError):
+            values = self.values(key)
+        if set(map(type, values)) == {type(None)}:
+            return NULL
+        return array("q", map(read, values))
+
+
+def text(value: Any) -> str | int:
+    """Return a text that is there."""
+    return value if type(value) is str else NULL if value is None else BAD
+
+
+def remark(value: Any) -> str | int:
+    """Return a text, or the JSON of a flat dictionary; NULL for what stands for nothing."""
+    if type(value) is str:
+        return NULL if value in {"", "N/A"} else value
+    if type(value) is dict and len(value) <= _MOST_ITEMS:
+        flat = all(type(v) in _SCALARS for kv in value.items() for v in kv)
+        return (json.dumps(value) if value else NULL) if flat else BAD
+    return text(value)
+
+
+def pool(value: Any) -> str | int:
+    """Return a pool id, two integers, as ``1,0``; NULL for the default pool."""
+    if value is None:
+        return NULL
+    if type(value) not in {tuple, list} or [type(part) for part in value[:3]] != [int, int]:
+        return BAD
+    first, second = value
+    if max(abs(first), abs(second)) >= _WIDEST:
+        return BAD
+    return f"{first},{second}" if first or second else NULL
+
+
+def integer(value: Any) -> int:
+    """Return an integer that fits 64 bits."""
+    if type(value) is int:
+        return value if -_WIDEST <= value < _WIDEST else BAD
+    if type(value) is float:
+        return int(value) if value.is_integer() and abs(value) < _WIDEST else BAD
+    return NULL if value is None else BAD
+
+
+def _address(value: Any) -> int:
+    if type(value) is int and _WIDEST <= value < 2 * _WIDEST:
+        return value - 2 * _WIDEST
+    return integer(value)
+
+
+def time(value: Any) -> int:
+    """Return a time, its fraction cut off."""
+    if type(value) is float and math.isfinite(value):
+        return integer(math.floor(value))
+    return integer(value)

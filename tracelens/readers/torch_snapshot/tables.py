@@ -1,0 +1,309 @@
+"""From the columns that the child handed over to the tables of a trace, with what to know of them.
+
+Times are Unix time. A timeline becomes `counters`, one per category and in bytes: it holds sums,
+neither blocks nor addresses, so that it cannot be a `memory` table.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from tracelens.readers.torch_snapshot import caveats
+from tracelens.readers.torch_snapshot.annotations import ranges
+from tracelens.readers.torch_snapshot.handed import BAD
+from tracelens.readers.torch_snapshot.timeline import CATEGORIES
+from tracelens.trace.model import Source, Trace
+from tracelens.trace.schema import (
+    BLOCKS,
+    COUNTERS,
+    DEVICES,
+    FRAMES,
+    MEMORY,
+    NAMES,
+    SEGMENTS,
+    STACKS,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tracelens.readers.torch_snapshot.handed import Handed
+    from tracelens.trace.schema import Table
+
+_PRODUCER: Final = "PyTorch"
+_NEED_A_BLOCK: Final = (
+    "alloc", "free_requested", "free_completed", "free", "segment_alloc", "segment_free",
+    "segment_map", "segment_unmap",
+)  # fmt: skip
+"""Actions that mean nothing without an address and a size."""
+_MOST_NS: Final = 2**62
+_MOST_DEVICE: Final = 2**31 - 1
+_EPOCH_NS: Final = 10**18
+"""Times of a timeline from here on are Unix time (2001), not time since the machine started."""
+
+
+def snapshot(path: Path, handed: Handed) -> Trace:
+    """Return the trace of a snapshot.
+
+    Its `memory` table is absent where no history was recorded.
+    """
+    texts = pl.Series(handed.texts, dtype=pl.String)
+    said = caveats.Said()
+    segments, kept = _segments(handed, texts, said)
+    tables = {
+        "segments": segments.lazy(),
+        "blocks": _blocks(handed, texts, kept, said).lazy(),
+        "stacks": _stacks(handed).lazy(),
+        "frames": _frames(handed, texts).lazy(),
+    }
+    memory = _memory(handed, texts, said)
+    if memory.height or handed.rows("memory"):
+        tables["memory"] = memory.lazy()
+    last_ns = memory["time_ns"].max()
+    found, names = ranges(handed, last_ns if isinstance(last_ns, int) else None, said)
+    if found is not None:
+        tables["ranges"] = found.lazy()
+    tables["names"] = pl.LazyFrame(
+        {"name_id": range(len(names)), "name": names}, schema=dict(NAMES.schema())
+    )
+    tables["devices"] = _devices(memory, segments, found).lazy()
+    source = Source(path, "torch-snapshot", _PRODUCER, None, _facts(handed))
+    return Trace(source, tables, caveats.of_snapshot(handed, memory, segments, said))
+
+
+def timeline(path: Path, handed: Handed) -> Trace:
+    """Return the trace of a profiler timeline: one counter per category, in bytes."""
+    said = caveats.Said()
+    said.add("rows", handed.facts["aside"])
+    if handed.facts["timeline"] == "samples":
+        found = handed.whole("samples")
+        samples = COUNTERS.empty() if found is None else _samples(found, said)
+    else:
+        found = handed.whole("changes")
+        samples = COUNTERS.empty() if found is None else _changes(found, said)
+    first_ns = samples["time_ns"].min()
+    is_unix = isinstance(first_ns, int) and first_ns > _EPOCH_NS
+    source = Source(
+        path, "torch-memory-timeline", _PRODUCER, None, {"epoch_ns": "0"} if is_unix else {}
+    )
+    tables = {"counters": samples.lazy(), "names": NAMES.empty().lazy()}
+    return Trace(source, tables, caveats.of_timeline(said))
+
+
+def _memory(handed: Handed, texts: pl.Series, said: caveats.Said) -> pl.DataFrame:
+    pieces = [_entries(piece, texts, said) for piece in handed.parts("memory")]
+    return pl.concat(pieces) if pieces else MEMORY.empty()
+
+
+def _entries(piece: pl.DataFrame, texts: pl.Series, said: caveats.Said) -> pl.DataFrame:
+    """Return what of one device's trace can be true, in its order."""
+    of_block = _text("action", texts).is_in(_NEED_A_BLOCK)
+    placed = _true("address").is_not_null() & (_true("size_bytes") >= 0).fill_null(value=False)
+    sound = _true("action").is_not_null() & (placed | ~of_block)
+    kept = piece.filter(sound)
+    said.add("trace entries", piece.height - kept.height)
+    time_ns = _time_ns()
+    said.add("times", int(kept.select(_lost("time_us", time_ns)).item()))
+    said.add("stacks", int(kept.select((pl.col("stack_id") == BAD).sum()).item()))
+    size = _true("size_bytes")
+    made = {
+        "time_ns": time_ns,
+        "device": pl.col("device"),
+        "pid": pl.lit(0),
+        "action": _text("action", texts),
+        "address": _true("address"),
+        "size_bytes": pl.when(size >= 0).then(size),
+        "stream": _true("stream"),
+        "stack_id": _true("stack_id"),
+        "memory_kind": pl.lit("device"),
+        "free_bytes": _true("free_bytes"),
+        "pool": _text("pool", texts),
+        "context": _text("context", texts),
+        "metadata": _text("metadata", texts),
+    }
+    return _in_schema(MEMORY, kept, made)
+
+
+def _segments(
+    handed: Handed, texts: pl.Series, said: caveats.Said
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the segments, and their place in the file with what their blocks need of them."""
+    found = handed.whole("segments")
+    if found is None or not found.height:
+        return SEGMENTS.empty(), pl.DataFrame(
+            schema={"segment_id": pl.Int64, "device": pl.Int64, "start": pl.Int64}
+        )
+    listed = found.with_row_index("segment_id").with_columns(pl.col("segment_id").cast(pl.Int64))
+    kept = listed.filter(_is_device(), _true("address").is_not_null(), _true("size_bytes") >= 0)
+    said.add("segments", listed.height - kept.height)
+    made = {
+        "segment_id": pl.col("segment_id"),
+        "device": pl.col("device"),
+        "address": pl.col("address"),
+        "size_bytes": pl.col("size_bytes"),
+        "stream": _true("stream"),
+        "pool": _text("pool", texts),
+        "segment_kind": _text("segment_kind", texts),
+        "expandable": _true("expandable").cast(pl.Boolean),
+        "stack_id": _true("stack_id"),
+    }
+    places = kept.select("segment_id", "device", start="address")
+    return _in_schema(SEGMENTS, kept, made), places
+
+
+def _blocks(
+    handed: Handed, texts: pl.Series, segments: pl.DataFrame, said: caveats.Said
+) -> pl.DataFrame:
+    """Return the blocks of segments that were kept.
+
+    Up to PyTorch 2.0 blocks have no address: they follow one another from the segment's. Versions
+    without requested sizes get the rounded ones, which is a caveat.
+    """
+    found = handed.whole("blocks")
+    if found is None or not found.height:
+        return BLOCKS.empty()
+    of_segments = found.join(
+        segments, on="segment_id", how="inner", validate="m:1", maintain_order="left"
+    )
+    size = _true("size_bytes")
+    before = (size.fill_null(0).cum_sum() - size.fill_null(0)).over("segment_id")
+    placed = of_segments.with_columns(address=_true("address").fill_null(pl.col("start") + before))
+    kept = placed.filter(size >= 0, _true("state").is_not_null())
+    said.add("blocks", found.height - kept.height)
+    asked = _true("requested_bytes")
+    asked = pl.when(asked >= 0).then(asked)
+    said.unasked = int(kept.select(asked.is_null().sum()).item())
+    made = {
+        "segment_id": pl.col("segment_id"),
+        "device": pl.col("device"),
+        "address": pl.col("address"),
+        "size_bytes": pl.col("size_bytes"),
+        "requested_bytes": asked.fill_null(pl.col("size_bytes")),
+        "state": _text("state", texts),
+        "stack_id": _true("stack_id"),
+    }
+    return _in_schema(BLOCKS, kept, made)
+
+
+def _stacks(handed: Handed) -> pl.DataFrame:
+    lengths, frames = handed.whole("stack_lengths"), handed.whole("stack_frames")
+    if lengths is None or frames is None or not frames.height:
+        return STACKS.empty()
+    depths = lengths.with_row_index("stack_id").with_columns(depth=pl.int_ranges("length"))
+    rows = depths.filter(pl.col("length") > 0).explode("depth")
+    made = {name: pl.col(name) for name in STACKS.schema()}
+    return _in_schema(STACKS, rows.hstack(frames), made)
+
+
+def _frames(handed: Handed, texts: pl.Series) -> pl.DataFrame:
+    found = handed.whole("frames")
+    if found is None:
+        return FRAMES.empty()
+    made = {
+        "frame_id": pl.col("frame_id"),
+        "function": _text("function", texts),
+        "file": _text("file", texts),
+        "line": pl.col("line"),
+    }
+    return _in_schema(FRAMES, found.with_row_index("frame_id"), made)
+
+
+def _devices(
+    memory: pl.DataFrame, segments: pl.DataFrame, ranges: pl.DataFrame | None
+) -> pl.DataFrame:
+    """Return the devices that anything was recorded of; a snapshot tells no more of them."""
+    used = {*memory["device"].unique(), *segments["device"].unique()}
+    used |= set() if ranges is None else set(ranges["tid"].unique())
+    return pl.DataFrame({"device": sorted(used)}, schema={"device": pl.Int32}).select(
+        pl.col(name) if name == "device" else pl.lit(None, dtype).alias(name)
+        for name, dtype in DEVICES.schema().items()
+    )
+
+
+def _facts(handed: Handed) -> Mapping[str, str]:
+    """Return the allocator's settings, and of each device what became of its ring.
+
+    `trace_alloc_overflowed` and `trace_alloc_max_entries` are JSON objects by device.
+    """
+    import json
+
+    rings = handed.facts["rings"]
+    return {
+        "epoch_ns": "0",
+        "visible_devices": str(handed.facts["visible_devices"]),
+        **handed.facts["settings"],
+        **{key: json.dumps(by_device) for key, by_device in rings.items()},
+    }
+
+
+def _samples(found: pl.DataFrame, said: caveats.Said) -> pl.DataFrame:
+    """Return samples as they are; a time before the first one is the first one's."""
+    at = _time_ns()
+    kept = found.filter(at.is_not_null(), _true("value").is_not_null())
+    said.add("rows", found.height - kept.height)
+    return _counters(kept, at, pl.col("value").cast(pl.Float64))
+
+
+def _changes(found: pl.DataFrame, said: caveats.Said) -> pl.DataFrame:
+    """Return the running sum of each category; what was there before has the first time."""
+    at, size = _true("time_ns"), _true("bytes")
+    fit = at.abs() < _MOST_NS
+    kept = found.filter(fit.fill_null(value=False), size.is_not_null(), _true("category") >= 0)
+    said.add("rows", found.height - kept.height)
+    return _counters(kept, at, size.cast(pl.Float64).cum_sum().over("category"))
+
+
+def _counters(rows: pl.DataFrame, at: pl.Expr, value: pl.Expr) -> pl.DataFrame:
+    known = dict(enumerate(CATEGORIES))
+    category = pl.col("category")
+    name = category.replace_strict(
+        known, default=pl.format("CATEGORY_{}", category), return_dtype=pl.String
+    )
+    first = pl.when(at >= 0).then(at).min()
+    made = {
+        "time_ns": pl.when(at >= 0).then(at).otherwise(first.fill_null(0)),
+        "device": pl.lit(None),
+        "name": pl.format("{} (bytes)", name),
+        "value": value,
+    }
+    return _in_schema(COUNTERS, rows, made)
+
+
+def _in_schema(table: Table, rows: pl.DataFrame, made: Mapping[str, pl.Expr]) -> pl.DataFrame:
+    """Return the columns of a table's schema; those that are not made are null."""
+    return rows.select(
+        made.get(name, pl.lit(None)).cast(dtype, strict=False).alias(name)
+        for name, dtype in table.schema().items()
+    )
+
+
+def _true(column: str) -> pl.Expr:
+    """Return the values that can be true, null for others."""
+    return pl.when(pl.col(column) != BAD).then(pl.col(column))
+
+
+def _text(column: str, texts: pl.Series) -> pl.Expr:
+    look_up = functools.partial(_looked_up, texts)
+    return _true(column).map_batches(look_up, return_dtype=pl.String)
+
+
+def _looked_up(texts: pl.Series, ids: pl.Series) -> pl.Series:
+    return texts.gather(ids.cast(pl.UInt32))
+
+
+def _is_device() -> pl.Expr:
+    return pl.col("device").is_between(0, _MOST_DEVICE).fill_null(value=False)
+
+
+def _time_ns() -> pl.Expr:
+    time_us = _true("time_us")
+    return pl.when(time_us.abs() < _MOST_NS // 1000).then(time_us * 1000)
+
+
+def _lost(column: str, expr: pl.Expr) -> pl.Expr:
+    """Return how many values are there that the expression makes null."""
+    return (pl.col(column).is_not_null() & expr.is_null()).sum()
