@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import mmap
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tracelens.errors import UnreadableError
 from tracelens.readers import Progress, Reader, no_progress
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import polars as pl
@@ -46,21 +47,18 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
     """
     from tracelens.readers.kineto_json import facts
     from tracelens.readers.kineto_json.cpu import Ranges, calls
-    from tracelens.readers.kineto_json.events import Events
     from tracelens.readers.kineto_json.gpu import Work
     from tracelens.readers.kineto_json.memory import memory
     from tracelens.trace.model import Source, Trace
 
     progress("decoding", 0, 3)
-    document = _document(path)
-    events = Events(document, everything=everything)
-    _check(path, document, events)
+    events, around = _events(path, everything=everything)
     progress("GPU work and calls", 1, 3)
     api = calls(events, everything=everything)
     work = Work(events, api, everything=everything)
     progress("ops and ranges", 2, 3)
     ranges = Ranges(events)
-    launchers = ranges.launchers(work.ops)
+    launchers = ranges.launchers(work.ops, api)
     tables = {
         "gpu_ops": _filled(work.ops.drop("external_id")),
         "api": _filled(api),
@@ -70,10 +68,9 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
         "collectives": work.collectives(),
         "memory": memory(events),
         "threads": facts.threads(events),
-        "devices": facts.devices(document.around),
+        "devices": facts.devices(around),
         "names": facts.names(events),
     }
-    around = document.around
     version = around.get("schema_version")
     source = Source(
         path,
@@ -86,12 +83,17 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
     return Trace(source, present, _caveats(events, work.ops["pid"].null_count()))
 
 
-def _document(path: Path) -> Document:
+def _events(path: Path, *, everything: bool) -> tuple[Events, Mapping[str, Any]]:
+    """Return the events and what stands around them; their text is let go."""
     from tracelens.readers.kineto_json.decode import document
+    from tracelens.readers.kineto_json.events import Events
 
     with path.open("rb") as file:
         text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return document(memoryview(text))
+    found = document(memoryview(text))
+    events = Events(found, everything=everything)
+    _check(path, found, events)
+    return events, found.around
 
 
 def _check(path: Path, document: Document, events: Events) -> None:

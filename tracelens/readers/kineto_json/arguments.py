@@ -56,9 +56,11 @@ class GpuWork(
         "external_id": "External id",
         "old_external_id": "external id",
         "collective": "Collective name",
+        "in_device": "inDevice",
+        "in_context": "inContext",
     },
 ):
-    """Of a kernel, copy or memset."""
+    """Of a kernel, copy or memset; ``in_device`` is where a copy between devices runs."""
 
     device: int | None = None
     stream: int | None = None
@@ -70,6 +72,8 @@ class GpuWork(
     graph_id: int | None = None
     graph_node: int | None = None
     collective: str | None = None
+    in_device: int | None = None
+    in_context: int | None = None
 
 
 class Shape(
@@ -188,6 +192,9 @@ def columns(kind: str, events: Sequence[Any], *, everything: bool) -> dict[str, 
         return {"correlation": _integers(_decoded(events, Call), "correlation", pl.UInt32)}
     if kind == "memory":
         found = _decoded(events, Memory)
+        for memory in found:
+            if memory.address is not None and memory.address >= 2**63:
+                memory.address -= 2**64
         return {name: _integers(found, name, dtype) for name, dtype in _OF_MEMORY.items()}
     if kind == "naming":
         names = [named.name for named in _decoded(events, Named)]
@@ -213,6 +220,9 @@ def _of_work(kind: str, events: Sequence[Any], *, everything: bool) -> dict[str,
         "external_id": _external_ids(found),
         **{name: _integers(found, name, dtype) for name, dtype in _OF_WORK.items()},
     }
+    if any(a.in_device is not None for a in found):
+        for name in ("device", "context"):
+            known[name] = known[name].fill_null(_integers(found, f"in_{name}", pl.Int32))
     return known | _shapes(kind, events) if everything else known
 
 

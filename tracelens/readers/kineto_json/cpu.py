@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # The outermost first, where all of them begin and end together.
 _KINDS: Final = ("python", "annotation", "op")
+_MOST: Final = 0.5
 _FACTS: Final = {
     name: dtype for name, dtype in OPS.schema().items() if name not in ("range_id", "forward")
 }
@@ -52,15 +53,36 @@ class Ranges:
         forward = _forward(ops, self._flows)
         return ops.with_columns(forward=forward).select(list(OPS.schema()))
 
-    def launchers(self, work: pl.DataFrame) -> pl.DataFrame:
-        """Return the `launched_by` table: GPU ops whose External id is that of one range."""
+    def launchers(self, work: pl.DataFrame, api: pl.DataFrame) -> pl.DataFrame:
+        """Return the `launched_by` table: GPU ops whose External id is that of one range.
+
+        Some versions wrote other numbers under that name: where calls were recorded, too, the
+        named ranges must be around most of them, and those that are not do not count.
+        """
         known = self._whole.filter(pl.col("external_id").is_not_null()).unique(
             "external_id", keep="none"
         )
-        found = work.select("op_id", "external_id").join(
-            known.select("external_id", "range_id"), on="external_id", maintain_order="left"
+        named = work.select("op_id", "external_id", "correlation", call_pid="pid").join(
+            known.select("external_id", "range_id", "start_ns", "end_ns", "pid", "tid"),
+            on="external_id",
+            maintain_order="left",
         )
-        return found.select("op_id", "range_id")
+        call = api.select("correlation", call_pid="pid", call_tid="tid", call_ns="start_ns").unique(
+            ["correlation", "call_pid"], keep="none"
+        )
+        checked = named.join(
+            call, on=["correlation", "call_pid"], how="left", maintain_order="left"
+        )
+        around = (
+            (pl.col("pid") == pl.col("call_pid"))
+            & (pl.col("tid") == pl.col("call_tid"))
+            & pl.col("call_ns").is_between("start_ns", "end_ns")
+        )
+        facts = checked.select("op_id", "range_id", around=around)
+        told, right = facts["around"].count(), int(facts["around"].sum())
+        if right < _MOST * told:
+            facts = facts.clear()
+        return facts.filter(pl.col("around").fill_null(value=True)).select("op_id", "range_id")
 
 
 def _part(events: Events, kind: str) -> pl.DataFrame:

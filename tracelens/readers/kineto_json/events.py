@@ -5,8 +5,8 @@ Events are decoded some ten thousand at a time, so that no more of them are held
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
@@ -17,7 +17,7 @@ from tracelens.readers.kineto_json.decode import decoded
 from tracelens.trace.model import Caveat
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from tracelens.readers.kineto_json.decode import Document
 
@@ -64,28 +64,41 @@ _MEMORY: Final = "[memory]"
 _LASTING: Final = ("kernel", "copy", "memset", "api", "op", "annotation", "python")
 _DECODED_AT_ONCE: Final = 16_384
 _SPANS_WITHOUT_WINDOW: Final = 10
+_NS_PER_S: Final = 10**9
 _INT32: Final = 2**31
+_FIRST_TEXT: Final = 2**62
+_INTEGER: Final = re.compile(r"^-?\d{1,18}$")
 _NS_PER_DAY: Final = 86_400 * 10**9
 
 
-@dataclass
 class Numbers:
-    """Process and thread numbers: what is no 32-bit number gets one of its own below zero."""
+    """Process and thread numbers as they come; what is no 32-bit number is numbered at the end."""
 
-    given: dict[int | str, int] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._texts: dict[str, int] = {}
 
     def of(self, values: Sequence[int | str]) -> pl.Series:
-        """Return the values as numbers."""
+        """Return the values as numbers, some of them for the time being."""
         try:
-            numbers = pl.Series(values, dtype=pl.Int32)
+            return pl.Series(values, dtype=pl.Int64)
         except (TypeError, OverflowError):
-            numbers = pl.Series([self._one(value) for value in values], dtype=pl.Int32)
-        return numbers
+            return pl.Series([self._one(value) for value in values], dtype=pl.Int64)
+
+    def final(self, columns: Iterable[pl.Series]) -> dict[int, int]:
+        """Return what to replace in the columns, the same whatever the order of events."""
+        texts = {number: text for text, number in self._texts.items()}
+        odd: dict[int, str] = {}
+        for column in columns:
+            wide = column.filter(~column.is_between(-_INT32 // 2, _INT32 - 1)).unique()
+            odd |= {number: texts.get(number, str(number)) for number in wide}
+        ordered = sorted(odd, key=odd.__getitem__)
+        return {number: place - _INT32 for place, number in enumerate(ordered)}
 
     def _one(self, value: int | str) -> int:
-        if isinstance(value, int) and -_INT32 // 2 <= value < _INT32:
-            return value
-        return self.given.setdefault(value, len(self.given) - _INT32)
+        number = int(value) if isinstance(value, int) or _INTEGER.match(value) else None
+        if number is not None and abs(number) < _FIRST_TEXT:
+            return number
+        return self._texts.setdefault(str(value), _FIRST_TEXT + len(self._texts))
 
 
 class Events:
@@ -121,6 +134,7 @@ class Events:
         self._base_ns = base if isinstance(base, int) else 0
         self._frames = {kind: pl.concat(parts) for kind, parts in self._parts.items()}
         self._parts.clear()
+        self._number()
         self._only_possible()
         self.origin_ns = self._rebased()
         self.names = self._named()
@@ -140,8 +154,8 @@ class Events:
         """Return the events of a kind: start_ns, end_ns, pid, tid, name_id, and its own facts."""
         if kind in self._frames:
             return self._frames[kind]
-        empty = self._frame(kind, []).with_columns(end_ns=pl.lit(None, pl.Int64))
-        return empty.drop("took_ns")
+        empty = self._frame(kind, []).with_columns(pl.col("pid", "tid").cast(pl.Int32))
+        return empty.rename({"took_ns": "end_ns"})
 
     def namings(self) -> pl.DataFrame:
         """Return what, pid, tid and name of events that name a process or thread."""
@@ -185,6 +199,14 @@ class Events:
             schema_overrides={"name_id": pl.Int32},
         )
 
+    def _number(self) -> None:
+        """Give processes and threads numbers that fit."""
+        columns = [frame[name] for frame in self._frames.values() for name in ("pid", "tid")]
+        odd = self._numbers.final(columns)
+        number = pl.col("pid", "tid").replace(odd) if odd else pl.col("pid", "tid")
+        for kind, frame in self._frames.items():
+            self._frames[kind] = frame.with_columns(number.cast(pl.Int32))
+
     def _only_possible(self) -> None:
         """Set aside events that cannot be, and give the others ends instead of durations."""
         longest_ns = self._longest_ns()
@@ -199,7 +221,8 @@ class Events:
                 counts["odd"] += int(facts["odd"].sum())
                 counts["long"] += int(facts["long"].sum())
                 kept = frame.filter(~facts["odd"] & ~facts["long"])
-            self._frames[kind] = kept.with_columns(end_ns=pl.col("start_ns") + took).drop("took_ns")
+            ends = pl.col("start_ns") + took
+            self._frames[kind] = kept.with_columns(took_ns=ends).rename({"took_ns": "end_ns"})
         if counts["odd"]:
             self.set_aside(counts["odd"], "events", "no time, or a negative duration")
         if counts["long"]:
@@ -219,7 +242,7 @@ class Events:
         recorded = 0 if window is None else max(window["took_ns"].drop_nulls(), default=0)
         if 0 < recorded < _NS_PER_DAY:
             return max(recorded, span)
-        return _SPANS_WITHOUT_WINDOW * span if span else _NS_PER_DAY
+        return max(_SPANS_WITHOUT_WINDOW * span, _NS_PER_S) if span else _NS_PER_DAY
 
     def _rebased(self) -> int:
         """Count times from the first event that lasts, and return when that was."""

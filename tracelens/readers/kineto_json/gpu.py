@@ -50,17 +50,22 @@ class Work:
 
 
 def _placed(ops: pl.DataFrame, calls: pl.DataFrame, events: Events) -> pl.DataFrame:
-    """Return the ops with the process that launched them; the file gives a device's number."""
+    """Return the ops with the process that launched them; the file gives a device's number.
+
+    Of several processes it is the one that made the call with the op's correlation; where more
+    than one did, or none, the one whose other work is all that the device has.
+    """
     processes = calls["pid"].unique().to_list()
     if len(processes) < 2:
         only = processes or events.of("op")["pid"].unique().to_list() or [0]
         return ops.with_columns(pid=pl.lit(only[0], pl.Int32))
-    owners = calls.group_by("correlation").agg(
-        owner=pl.col("pid").first(), owners=pl.col("pid").n_unique()
-    )
-    found = ops.join(owners, on="correlation", how="left", maintain_order="left")
-    pid = pl.when(pl.col("owners") == 1).then("owner")
-    return found.with_columns(pid=pid).drop("owner", "owners")
+    owner = pl.when(pl.col("pid").n_unique() == 1).then(pl.col("pid").first())
+    callers = calls.group_by("correlation").agg(caller=owner)
+    found = ops.join(callers, on="correlation", how="left", maintain_order="left")
+    of_devices = found.rename({"pid": "_", "caller": "pid"}).drop_nulls("pid")
+    users = of_devices.group_by("device").agg(user=owner)
+    placed = found.join(users, on="device", how="left", maintain_order="left")
+    return placed.with_columns(pid=pl.coalesce("caller", "user")).drop("caller", "user")
 
 
 def _text(value: object) -> str | None:
