@@ -66,19 +66,24 @@ class Rows:
 
     def labels(self, key: str, read: Callable[[Any], str | int]) -> array[int] | int:
         """Return the texts' numbers, of what ``read`` makes of a value: a text, NULL or BAD."""
-        values = self.values(key)
 
         def number(value: Any) -> int:
             text = read(value)
             return text if isinstance(text, int) else self._texts.id_of(text)
 
         try:
-            distinct = {value: number(value) for value in set(values)}
+            distinct = {value: number(value) for value in self._distinct(key)}
         except (TypeError, RecursionError):
-            return array("q", map(number, values))
+            return array("q", map(number, self.values(key)))
         if len(distinct) == 1:
             return next(iter(distinct.values()))
-        return array("q", map(distinct.__getitem__, values))
+        return array("q", map(distinct.__getitem__, self.values(key)))
+
+    def _distinct(self, key: str) -> set[Any]:
+        try:
+            return set(map(itemgetter(key), self.items))
+        except KeyError:
+            return {item.get(key) for item in self.items}
 
     def stacks(self, key: str = "frames") -> array[int] | int:
         """Return the call stacks' numbers."""
@@ -87,11 +92,17 @@ class Rows:
     def _numbers(self, key: str, read: Callable[[Any], int]) -> array[int] | int:
         try:
             return array("q", map(itemgetter(key), self.items))
-        except (KeyError, TypeError, OverflowError):
-            values = self.values(key)
-        if set(map(type, values)) == {type(None)}:
+        except KeyError:
+            pass
+        except (TypeError, OverflowError):
+            return array("q", map(read, self.values(key)))
+        values = [item.get(key, NULL) for item in self.items]
+        if values.count(NULL) == len(values):
             return NULL
-        return array("q", map(read, values))
+        try:
+            return array("q", values)
+        except (TypeError, OverflowError):
+            return array("q", map(read, values))
 
 
 def text(value: Any) -> str | int:

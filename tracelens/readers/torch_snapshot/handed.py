@@ -7,10 +7,10 @@ not count a data frame library. Nothing in the files can run code.
 from __future__ import annotations
 
 import json
+from array import array
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from array import array
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
@@ -52,6 +52,28 @@ class Texts:
             kept = text[:_MOST_CHARACTERS] + "…"
         kept = kept.encode("utf-8", "replace").decode()
         return self.ids.setdefault(kept, len(self.ids))
+
+
+class Growing:
+    """Columns of one table, put together from those of its parts."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.columns: dict[str, array[int] | int] = {}
+
+    def add(self, rows: int, columns: Mapping[str, array[int] | int]) -> None:
+        """Put rows behind those there are; a column that is one number stands for every row."""
+        for name, values in columns.items():
+            have = self.columns.get(name, values)
+            if self.rows and not (isinstance(values, int) and values == have):
+                have = _spread(have, self.rows)
+                have.extend(_spread(values, rows))
+            self.columns[name] = have
+        self.rows += rows
+
+
+def _spread(values: array[int] | int, rows: int) -> array[int]:
+    return array("q", (values,)) * rows if isinstance(values, int) else values
 
 
 class Hand:
