@@ -13,8 +13,7 @@ Examples:
   tracelens list tables
 """
 _PLURALS = {
-    "analysis": "analyses",
-    **{kind: f"{kind}s" for kind in registry.ROOMS if kind != "analysis"},
+    kind: f"{kind.replace('_', ' ')}s".replace("analysiss", "analyses") for kind in registry.ROOMS
 }
 
 
@@ -41,7 +40,7 @@ def list_things(kind: str | None) -> None:
 
 def _kind(asked: str) -> str:
     for kind, plural in _PLURALS.items():
-        if asked.lower() in (kind, plural):
+        if asked.lower().replace("-", " ") in (kind, kind.replace("_", " "), plural):
             return kind
     raise click.UsageError(registry.unknown("kind", asked, dict.fromkeys(_PLURALS.values())))
 

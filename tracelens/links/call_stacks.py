@@ -18,12 +18,23 @@ if TYPE_CHECKING:
 
 _INSTALLED: Final = re.compile(
     r"(?:^|/)(?:site-packages|dist-packages)/|(?:^|/)lib(?:64)?/python[0-9.]+/|^<(?:frozen|__array)"
-    r"|(?:^|/)torch/(?:_[a-z]\w*|[a-z_]+\.py$|accelerator|ao|autograd|backends|compiler|cuda|cpu"
-    r"|distributed|distributions|export|fft|func|futures|fx|jit|linalg|masked|mps|mtia|multiprocess"
-    r"ing|nested|nn|onnx|optim|package|profiler|quantization|signal|sparse|special|testing|utils|xp"
-    r"u)(?:/|\.py$|$)",
+    r"|^torch/|/torch/(?:_\w+(?:\.py$|/)|functional\.py$|(?:amp|ao|autograd|compiler|cuda|distributed"
+    r"|fx|func|jit|nn|onnx|optim|profiler|sparse|utils)/)|/torchinductor_\w+/"
 )
 _PYTHON: Final = re.compile(r"\.pyw?$|^<(?:stdin|string|ipython-input.*|eval.*)>$|^<ipython")
+# torch.profiler writes files relative to the folders that Python imports from.
+_STANDARD: Final = re.compile(
+    r"^(?:abc|asyncio/.*|collections/.*|concurrent/.*|contextlib|copy|dataclasses|enum|functools"
+    r"|importlib/.*|inspect|logging/.*|multiprocessing/.*|queue|re/.*|runpy|selectors|threading"
+    r"|typing|warnings|weakref|_weakrefset)(?:\.py)?$"
+)
+_ENGINE: Final = ("torch::autograd::Engine", "autograd::engine::evaluate_function")
+_NODE: Final = re.compile(r"(?:^|::|: )(\w+Backward\w*)")
+_OP: Final = re.compile(r"^at::_ops::(\w+)::call")
+_PLUMBING: Final = re.compile(
+    r"^(?:\?\?|_*Py|_PyEval|c10::|torch::(?:unwind|CapturedTraceback|cuda)|std::|at::detail::empty"
+    r"|__libc|_start|clone)"
+)
 _CHECKPOINT: Final = frozenset({"backward", "recompute_fn", "unpack_hook", "unpack"})
 _PACKAGE: Final = re.compile(r".*(?:site-packages|dist-packages)/")
 
@@ -35,6 +46,7 @@ _FRAMES_SCHEMA: Final = {
     "file": pl.String,
     "mine": pl.Boolean,
     "python": pl.Boolean,
+    "node": pl.Boolean,
     "engine": pl.Boolean,
     "says": pl.String,
 }
@@ -44,8 +56,9 @@ def call_stacks(trace: Trace) -> pl.DataFrame:
     """Return one row per distinct call stack.
 
     Columns: stack_id; `site`, the innermost line of user code as ``folder/file.py:12 function``,
-    or the innermost Python frame where all are of libraries, or the innermost frame that names a
-    function; `file`, that of the site; `mine`, whether the site is user code; `python`, whether
+    or else the innermost Python frame, or else the function of autograd that ran, or else the
+    innermost PyTorch op; `via`, the innermost Python frame where it is another one; `file`, that
+    of the site; `mine`, whether the site is user code; `python`, whether
     the stack has Python frames; and `says`, the phase that it tells of, or null: backward where
     autograd's engine runs, else what the innermost telling frame is of (a function named forward,
     a file of torch.optim, a call of backward).
@@ -57,9 +70,10 @@ def call_stacks(trace: Trace) -> pl.DataFrame:
         known, on="frame_id", how="left", maintain_order="left"
     )
     mine, python = pl.col("mine").fill_null(value=False), pl.col("python").fill_null(value=False)
-    named = pl.col("place").is_not_null()
-    best = [mine, python, named]
-    return joined.group_by("stack_id", maintain_order=True).agg(
+    node, named = pl.col("node").fill_null(value=False), pl.col("place").is_not_null()
+    best = [mine, python, node, named]
+    found = joined.group_by("stack_id", maintain_order=True).agg(
+        via=pl.col("place").filter(python).first(),
         site=pl.coalesce(pl.col("place").filter(fits).first() for fits in best),
         file=pl.coalesce(pl.col("file").filter(fits).first() for fits in best),
         mine=mine.any(),
@@ -68,6 +82,7 @@ def call_stacks(trace: Trace) -> pl.DataFrame:
         .then(pl.lit(BACKWARD))
         .otherwise(pl.col("says").drop_nulls().first()),
     )
+    return found.with_columns(via=pl.when(pl.col("via") != pl.col("site")).then("via"))
 
 
 def texts(trace: Trace, stack_ids: pl.Series) -> pl.DataFrame:
@@ -97,23 +112,31 @@ def _classified(frames: pl.DataFrame) -> pl.DataFrame:
 
 def _judged(
     function: str, file: str, line: int | None
-) -> tuple[str, str | None, str, bool, bool, bool, str | None]:
+) -> tuple[str, str | None, str, bool, bool, bool, bool, str | None]:
     path = file.replace("\\", "/")
     python = bool(_PYTHON.search(path))
-    installed = bool(_INSTALLED.search(path))
+    installed = bool(_INSTALLED.search(path) or _STANDARD.search(path))
     where = f"{file}:{line}" if line else file
-    place: str | None = f"{_short(path)}:{line} {function}" if python else function or None
-    if not python and function in ("", "??"):
-        place = None
+    node = None if python else _NODE.search(function)
     return (
         f"{where} {function}".strip(),
-        place,
-        _shown_file(path) if python else "(C++)",
+        f"{_short(path)}:{line} {function}" if python else _native(function, node),
+        _PACKAGE.sub("", path) if python else "(C++)",
         python and not installed,
         python,
-        "torch::autograd::Engine" in function,
+        node is not None,
+        any(engine in function for engine in _ENGINE),
         _says(function, path) if python else None,
     )
+
+
+def _native(function: str, node: re.Match[str] | None) -> str | None:
+    """Return what a frame of C++ is of: a function of autograd, or an op; None if neither."""
+    if node:
+        return node[1]
+    if op := _OP.match(function):
+        return f"aten::{op[1]}"
+    return None if not function or _PLUMBING.match(function) else function.partition("(")[0]
 
 
 def _says(function: str, path: str) -> str | None:
@@ -130,7 +153,3 @@ def _short(path: str) -> str:
     """Return a file's last two parts, of a package all that follows where it is installed."""
     inside = _PACKAGE.sub("", path)
     return inside if inside != path else "/".join(path.rsplit("/", 2)[-2:])
-
-
-def _shown_file(path: str) -> str:
-    return _PACKAGE.sub("", path)

@@ -170,7 +170,7 @@ def _by_steps(events: pl.DataFrame, found: pl.DataFrame) -> pl.Series:
     ends = ordered["end_ns"]
     if ordered["source"][0] != "ranges":
         last = events["time_ns"].max()
-        ends = ordered["start_ns"].shift(-1).fill_null(max(last, ends[-1]) + 1)  # type: ignore[type-var]
+        ends = ordered["start_ns"].shift(-1).fill_null(max(last, ends[-1]) + 1)
     spans = zip(ordered["start_ns"], ends, ordered["step"], strict=True)
     return at(*innermost(spans), events["time_ns"]).cast(pl.Int32).rename("step")
 

@@ -65,12 +65,28 @@ class Filled:
 
 
 @dataclass(frozen=True)
+class Course:
+    """How the memory of one device ran, to be drawn.
+
+    ``frame`` has a row per moment, in order: x (in ``unit``), active_bytes, reserved_bytes (null
+    if not known), phase and step. ``peak_x`` and ``peak_bytes`` are the peak.
+    """
+
+    title: str
+    unit: Literal["ns", "count"]
+    frame: pl.DataFrame
+    peak_x: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything a renderer needs of one trace (or several, combined).
 
     ``headline`` is one line on what was captured; ``trust`` lines say how far to believe it;
     ``findings`` are sentences on what stands out; ``hints`` name the next commands to type.
-    ``source``, ``devices`` and ``coverage`` are the objects of the JSON contract.
+    ``source``, ``devices`` and ``coverage`` are the objects of the JSON contract; ``courses``
+    are drawn where a format can.
     """
 
     headline: str
@@ -84,3 +100,4 @@ class Report:
     hints: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    courses: tuple[Course, ...] = ()

@@ -1,12 +1,16 @@
-"""From a linked trace to a report: the tables that were asked for, and how far to trust them."""
+"""From a trace made ready to a report: the tables that were asked for, and how far to trust them.
+
+A `Topic` says which rooms hold the tables and analyses, and what is said around them: GPU work
+here, memory in `tables.memory_report`.
+"""
 
 from __future__ import annotations
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 import polars as pl
 
@@ -18,9 +22,11 @@ from tracelens.tables.standout import findings
 from tracelens.tables.trust import headline, trust
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tracelens.links.linked import Linked
+    from tracelens.tables import Course
+    from tracelens.trace.model import Trace
 
 DEFAULT: Final = ("overview", "kernels")
 """What a summary shows when no table was named."""
@@ -43,14 +49,56 @@ ORDER: Final = (
 """The order of tables where all are shown; those of other distributions come after."""
 
 
-def resolve(name: str) -> str:
+class Subject(Protocol):
+    """A trace made ready for questions."""
+
+    @property
+    def trace(self) -> Trace:
+        """The trace itself."""
+        ...
+
+    @property
+    def phase_source(self) -> str:
+        """What tells the phases: ranges, inferred or none."""
+        ...
+
+    def coverage(self) -> Mapping[str, int]:
+        """Return how many events came by their phase in which way."""
+        ...
+
+
+Of = TypeVar("Of", bound=Subject)
+
+
+@dataclass(frozen=True)
+class Topic(Generic[Of]):
+    """What a report is about.
+
+    ``tables`` and ``analyses`` are the rooms, ``order`` that of the tables where all are shown;
+    those of other distributions come after. The rest makes the sentences of a report.
+    """
+
+    tables: str
+    analyses: str
+    order: Sequence[str]
+    headline: Callable[[Of], str]
+    trust: Callable[[Of], tuple[str, ...]]
+    findings: Callable[[Of], tuple[str, ...]]
+    hints: Callable[[Of, Sequence[str]], tuple[str, ...]]
+    why_empty: Callable[[Of, str], str]
+    shown_as: Callable[[Of, Table], Table] = lambda _, table: table
+    prepare: Callable[[Of], None] = lambda _: None
+    courses: Callable[[Of], tuple[Course, ...]] = lambda _: ()
+
+
+def resolve(name: str, room: str = "table") -> str:
     """Return a table's own name, given that or the name of the NVIDIA report it stands for.
 
     Raises:
         UsageError: no table has that name.
     """
     plain = name.replace("-", "_")
-    tables = registry.entries("table")
+    tables = registry.entries(room)
     if plain in tables:
         return plain
     aliases = {alias: own for own, entry in tables.items() for alias in entry.load().stands_for}
@@ -59,10 +107,11 @@ def resolve(name: str) -> str:
     raise UsageError(registry.unknown("table", name, {**dict.fromkeys(tables), **aliases}))
 
 
-def all_tables() -> tuple[str, ...]:
+def all_tables(topic: Topic[Any] | None = None) -> tuple[str, ...]:
     """Return the names of all tables, in the order in which a report shows them."""
-    known = registry.names("table")
-    return (*ORDER, *(name for name in known if name not in ORDER))
+    topic = topic or GPU_WORK
+    known = registry.names(topic.tables)
+    return (*topic.order, *(name for name in known if name not in topic.order))
 
 
 def fill(linked: Linked, name: str) -> Filled:
@@ -71,15 +120,19 @@ def fill(linked: Linked, name: str) -> Filled:
     Raises:
         NothingToShowError: the trace cannot answer it.
     """
-    table: Table = registry.load("table", name)
-    frame = registry.load("analysis", table.analysis)(linked)
+    return fill_on(linked, name, GPU_WORK)
+
+
+def fill_on(of: Of, name: str, topic: Topic[Of]) -> Filled:
+    """Run the analysis of a table of any topic; raises NothingToShowError."""
+    table: Table = registry.load(topic.tables, name)
+    frame = registry.load(topic.analyses, table.analysis)(of)
     frame = frame.select([column.name for column in table.columns])
     columns = tuple(
         replace(c, shown=c.shown and not (c.optional and _says_nothing(frame[c.name])))
         for c in table.columns
     )
-    note = table.note.replace(*_EXECUTION_NOTE) if linked.by_execution else table.note
-    return Filled(name, replace(table, columns=columns, note=note), frame)
+    return Filled(name, topic.shown_as(of, replace(table, columns=columns)), frame)
 
 
 def defaults(linked: Linked) -> tuple[str, ...]:
@@ -97,27 +150,28 @@ def defaults(linked: Linked) -> tuple[str, ...]:
 
 def report(linked: Linked, names: Sequence[str]) -> Report:
     """Return a report of the named tables; those that cannot be made are in `left_out`."""
+    return report_on(linked, names, GPU_WORK)
+
+
+def report_on(of: Of, names: Sequence[str], topic: Topic[Of]) -> Report:
+    """Return a report on any topic."""
     filled: list[Filled] = []
     left_out: dict[str, str] = {}
-    if linked.ops.height < _MANY_OPS:
-        # Every report needs the gaps, which take longest: they are looked for beside the rest.
-        ahead = ThreadPoolExecutor(1)
-        ahead.submit(gaps, linked)
-        ahead.shutdown(wait=False)
+    topic.prepare(of)
     for name in names:
         try:
-            table = fill(linked, name)
+            table = fill_on(of, name, topic)
         except NothingToShowError as error:
             left_out[name] = str(error)
         else:
             if table.frame.is_empty():
-                left_out[name] = _why_empty(linked, name)
+                left_out[name] = topic.why_empty(of, name)
             filled.append(table)
-    source = linked.trace.source
-    devices = linked.trace.get("devices")
+    source = of.trace.source
+    devices = of.trace.get("devices")
     return Report(
-        headline=headline(linked),
-        trust=trust(linked),
+        headline=topic.headline(of),
+        trust=topic.trust(of),
         source={
             "path": str(source.path),
             "format": source.format,
@@ -126,14 +180,29 @@ def report(linked: Linked, names: Sequence[str]) -> Report:
             **({"facts": dict(source.facts)} if source.facts else {}),
         },
         devices=() if devices is None else tuple(devices.collect().to_dicts()),
-        phase_source=linked.phase_source,
-        coverage=linked.coverage(),
+        phase_source=of.phase_source,
+        coverage=of.coverage(),
         tables=tuple(filled),
-        findings=findings(linked),
-        hints=_hints(linked, names),
+        findings=topic.findings(of),
+        hints=topic.hints(of, names),
         left_out=left_out,
-        warnings=tuple(caveat.text for caveat in linked.trace.caveats),
+        warnings=tuple(caveat.text for caveat in of.trace.caveats),
+        courses=topic.courses(of),
     )
+
+
+def _gaps_ahead(linked: Linked) -> None:
+    """Look for gaps beside the rest: every report needs them, and they take longest."""
+    if linked.ops.height < _MANY_OPS:
+        ahead = ThreadPoolExecutor(1)
+        ahead.submit(gaps, linked)
+        ahead.shutdown(wait=False)
+
+
+def _by_attribution(linked: Linked, table: Table) -> Table:
+    if not linked.by_execution:
+        return table
+    return replace(table, note=table.note.replace(*_EXECUTION_NOTE))
 
 
 def _hints(linked: Linked, names: Sequence[str]) -> tuple[str, ...]:
@@ -239,3 +308,18 @@ def _why_empty(linked: Linked, name: str) -> str:
         return f"no {thing} could be read (the file is damaged: see the warnings)"
     where = "of the recording" if linked.whole else "of the part that was asked for"
     return f"there is no {thing} among the events {where}"
+
+
+GPU_WORK: Final[Topic[Linked]] = Topic(
+    tables="table",
+    analyses="analysis",
+    order=ORDER,
+    headline=headline,
+    trust=trust,
+    findings=findings,
+    hints=_hints,
+    why_empty=_why_empty,
+    shown_as=_by_attribution,
+    prepare=_gaps_ahead,
+)
+"""Where the GPU's time went: the tables of `tracelens summarize`."""

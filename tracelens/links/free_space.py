@@ -1,0 +1,124 @@
+"""The free pieces of the caching allocator's segments at any moment of its history.
+
+Segments and live blocks of a moment follow from those at the end and the events after it. A
+block takes its bytes rounded up to 512; the allocator may have left it up to 1 MiB more, which
+counts as free here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from tracelens.links.memory import Memory
+
+_ROUND_BYTES: Final = 512
+_SCHEMA: Final = {
+    "segment": pl.Int64,
+    "address": pl.Int64,
+    "bytes": pl.Int64,
+    "split": pl.Boolean,
+}
+
+
+def free_space(memory: Memory, device: int, index: int | None) -> pl.DataFrame | None:
+    """Return the free pieces after an event (None: before the first), or None if not known.
+
+    Columns: `segment` (its address), `address`, `bytes`, and `split`: whether the segment holds
+    live blocks, too, so that it cannot be given back to the device.
+    """
+    if "segments" not in memory.trace or memory.kind != "snapshot":
+        return None
+    segments = _segments(memory, device, index)
+    live = memory.live_at(device, index)
+    end = memory.of(device).height - 1
+    blocks = live.select("address", bytes=_rounded(pl.col("size_bytes")))
+    if index == end or end < 0:
+        blocks = _exact(memory, device)
+    placed = blocks.sort("address").join_asof(
+        segments, left_on="address", right_on="segment", strategy="backward"
+    )
+    inside = placed.filter(pl.col("address") < pl.col("segment_end"))
+    edges = pl.concat(
+        [
+            segments.select("segment", place="segment", reach="segment"),
+            inside.select("segment", place="address", reach=pl.col("address") + pl.col("bytes")),
+            segments.select("segment", place="segment_end", reach="segment_end"),
+        ]
+    ).sort("segment", "place", "reach")
+    reached = pl.col("reach").cum_max().shift().over("segment")
+    return (
+        edges.with_columns(
+            address=reached,
+            bytes=pl.col("place") - reached,
+            split=pl.len().over("segment") > 2,
+        )
+        .filter(pl.col("bytes") > 0)
+        .select(list(_SCHEMA))
+    )
+
+
+def _rounded(size: pl.Expr) -> pl.Expr:
+    return (size.clip(1) + _ROUND_BYTES - 1) // _ROUND_BYTES * _ROUND_BYTES
+
+
+def _exact(memory: Memory, device: int) -> pl.DataFrame:
+    """Return the blocks in use at the end, with their true sizes."""
+    held = pl.col("state").str.starts_with("active") & (pl.col("device").fill_null(0) == device)
+    return memory.trace["blocks"].filter(held).select("address", bytes="size_bytes").collect()
+
+
+def _segments(memory: Memory, device: int, index: int | None) -> pl.DataFrame:
+    """Return the segments held at the moment: `segment` (address) and `segment_end`."""
+    at_end = (
+        memory.trace["segments"]
+        .filter(pl.col("device").fill_null(0) == device)
+        .select("address", "size_bytes", "expandable")
+        .collect()
+    )
+    later = memory.of(device).filter(
+        pl.col("index") > (-1 if index is None else index),
+        pl.col("action").str.starts_with("segment_"),
+    )
+    grows = pl.col("expandable").fill_null(value=False)
+    whole = _whole(at_end.filter(~grows), later)
+    return pl.concat([whole, _mapped(at_end.filter(grows), later)]).sort("segment")
+
+
+def _whole(at_end: pl.DataFrame, later: pl.DataFrame) -> pl.DataFrame:
+    """Return segments that are taken and given back whole: each change is undone."""
+    change = {"segment_alloc": -1, "segment_free": 1}
+    undone = later.filter(pl.col("action").is_in(list(change))).select(
+        "address",
+        "size_bytes",
+        there=pl.col("action").replace_strict(change, return_dtype=pl.Int32),
+    )
+    there = pl.concat([at_end.select("address", "size_bytes", there=1), undone])
+    held = there.group_by("address", "size_bytes").agg(pl.col("there").sum())
+    return held.filter(pl.col("there") > 0).select(
+        segment="address", segment_end=pl.col("address") + pl.col("size_bytes")
+    )
+
+
+def _mapped(at_end: pl.DataFrame, later: pl.DataFrame) -> pl.DataFrame:
+    """Return the mapped parts of segments that grow, by counting over their addresses."""
+    change = {"segment_map": -1, "segment_unmap": 1}
+    undone = later.filter(pl.col("action").is_in(list(change))).select(
+        "address",
+        "size_bytes",
+        there=pl.col("action").replace_strict(change, return_dtype=pl.Int32),
+    )
+    parts = pl.concat([at_end.select("address", "size_bytes", there=1), undone])
+    begins = parts.select(place="address", by="there")
+    ends = parts.select(place=pl.col("address") + pl.col("size_bytes"), by=-pl.col("there"))
+    counted = (
+        pl.concat([begins, ends])
+        .group_by("place")
+        .agg(pl.col("by").sum())
+        .filter(pl.col("by") != 0)
+        .sort("place")
+        .with_columns(held=pl.col("by").cum_sum(), segment_end=pl.col("place").shift(-1))
+    )
+    return counted.filter(pl.col("held") > 0).select(segment="place", segment_end="segment_end")

@@ -1,0 +1,1 @@
+"""Tables of memory: one file = one table that `tracelens memory` shows."""

@@ -1,0 +1,16 @@
+"""Live memory by category over time: what the table `composition` of `tracelens memory` shows."""
+
+from tracelens.tables import Column, Table
+
+TABLE = Table(
+    analysis="composition",
+    title="Live memory by category over time",
+    columns=(
+        Column("device", "device", "count", optional=True),
+        Column("index", "event", "count"),
+        Column("time_ns", "time", "ns", shown=False),
+        Column("group", "category by rule", "text"),
+        Column("bytes", "bytes", "bytes"),
+    ),
+    note="The categories of one event add up to what was active after it.",
+)
