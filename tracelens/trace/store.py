@@ -77,12 +77,12 @@ def load(key: str, path: Path) -> tuple[Trace, list[str]] | None:
 
     An entry that was changed since it was written is removed.
     """
+    entry = folder() / key
+    if not os.path.lexists(entry):
+        return None  # before polars is imported: a reader may do so beside other work
     from polars.exceptions import PolarsError
 
-    entry = folder() / key
     try:
-        if not entry.exists():
-            return None
         found = _read(entry, path)
         os.utime(entry)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, PolarsError):
