@@ -8,9 +8,11 @@ usage: python -m benchmarks [--quick] [--runs N] [--slow-peers] [--data DIR] [--
 from __future__ import annotations
 
 import argparse
+import gzip
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -31,6 +33,12 @@ BEGIN, END = "<!-- begin: python -m benchmarks -->", "<!-- end -->"
 TRACELENS: Final = [sys.executable, "-m", "tracelens"]
 REPEAT: Final = 140
 _PEER_TIMEOUT_S: Final = 420
+HTA: Final = "HolisticTraceAnalysis==0.5.0"
+_HTA_PROGRAM: Final = """
+import sys
+from hta.trace_analysis import TraceAnalysis
+TraceAnalysis(trace_files={0: sys.argv[1]}).get_gpu_kernel_breakdown(visualize=False)
+"""
 
 
 def _brief(value: float) -> str:
@@ -78,6 +86,7 @@ class Bench:
         yield from self.start_up()
         yield from self.two_million()
         yield from self.few_kernels()
+        yield from self.torch_profiler()
         if not self.options.quick:
             yield from self.twenty_million()
 
@@ -125,6 +134,19 @@ class Bench:
             *self.nsys("nvtxkernsum", export),
         )
 
+    def torch_profiler(self) -> Iterator[Row]:
+        """A trace by torch.profiler, and four times as much."""
+        for repeat, budget in ((4, "≤ 1.0 s, 300 MB"), (16, "")):
+            trace = made(inputs.torch_trace, self.data, repeat)
+            events = f"{repeat * 50} k events"
+            yield Row(
+                f"`summarize`, torch.profiler, {trace.stat().st_size / 1e6:.0f} MB, {events}, cold",
+                budget,
+                self.summarize(trace, cold=True),
+                *(self.hta(trace) if budget else ()),
+            )
+        yield Row("the same, cached", "", self.summarize(trace, cold=False))
+
     def twenty_million(self) -> Iterator[Row]:
         """Ten times as much: time must grow no faster, and memory slower."""
         export = made(inputs.grown, self.data, 10 * REPEAT)
@@ -151,6 +173,23 @@ class Bench:
             return "", None
         command = [nsys, "stats", "-r", report, "-f", "csv", "-q", str(export)]
         return f"nsys stats {report}", cost(command, runs=1, timeout_s=_PEER_TIMEOUT_S)
+
+    def hta(self, trace: Path) -> tuple[str, Cost | None]:
+        """Weigh Meta's Holistic Trace Analysis on the same file: its kernel breakdown."""
+        python = self.data / "hta" / "bin" / "python"
+        if not python.exists():
+            venv = [sys.executable, "-m", "venv", str(python.parents[1])]
+            pip = [str(python), "-m", "pip", "install", "--quiet", HTA]
+            if (
+                subprocess.run(venv, check=False).returncode
+                or subprocess.run(pip, check=False).returncode
+            ):
+                return "", None
+        packed = trace.with_suffix(".json.gz")
+        if not packed.exists():
+            with trace.open("rb") as plain, gzip.open(packed, "wb", compresslevel=1) as file:
+                shutil.copyfileobj(plain, file)
+        return HTA, cost([str(python), "-c", _HTA_PROGRAM, str(packed)], runs=1)
 
 
 def circumstances() -> str:

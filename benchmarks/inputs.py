@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 SAMPLE: Final = Path(__file__).parents[1] / "samples" / "gpt2-xl-ctx256-h200" / "run.sqlite.gz"
+RANK: Final = SAMPLE.parents[1] / "gpt2-medium-ddp-h200x2" / "rank0.json.gz"
 _SHIFTED: Final = {"start", "end"}
 _COUNTED: Final = {"correlationId", "gridId"}
+_NUMBERED: Final = {"correlation", "External id", "Sequence number"}
+_IDS: Final = 1_000_000
 _FILLER_ROWS: Final = 2_450_000
 
 
@@ -85,6 +89,38 @@ def parquet_folder(export: Path) -> Path:
             rows.write_parquet(part / f"{table}.parquet")
     part.rename(folder)
     return folder
+
+
+def torch_trace(folder: Path, repeat: int) -> Path:
+    """Return a torch.profiler trace of one rank repeated along time, with ids of its own."""
+    path = folder / f"gpt2-medium-x{repeat}.json"
+    if path.exists():
+        return path
+    with gzip.open(RANK) as packed:
+        trace = json.load(packed)
+    events = trace["traceEvents"]
+    lasting = [e for e in events if e["ph"] == "X" and e["cat"] != "Trace"]
+    span = max(e["ts"] + e["dur"] for e in lasting) - min(e["ts"] for e in lasting)
+    part = folder / "part.json"
+    with part.open("w", encoding="utf-8") as file:
+        head = {key: value for key, value in trace.items() if key != "traceEvents"}
+        file.write(json.dumps(head, indent=2)[:-2] + ',\n  "traceEvents": [\n')
+        written = (json.dumps(_later(e, n, span, repeat)) for n in range(repeat) for e in events)
+        file.write(",\n".join(written) + "\n]}\n")
+    part.rename(path)
+    return path
+
+
+def _later(event: dict[str, Any], n: int, span: float, repeat: int) -> dict[str, Any]:
+    """Return an event as it would be in the n-th repetition."""
+    shift = n * _IDS
+    moved = {**event, "ts": round(event["ts"] + n * span, 3)}
+    if event.get("cat") == "Trace":
+        moved["dur"] = event["dur"] * repeat
+    if "id" in event:
+        moved["id"] = event["id"] + shift
+    args = event.get("args", {})
+    return {**moved, "args": {k: v + shift if k in _NUMBERED else v for k, v in args.items()}}
 
 
 def _unpack(path: Path) -> None:
