@@ -1,4 +1,4 @@
-"""Write a recording for other programs: Parquet tables, or a timeline for Perfetto."""
+"""Write a recording for other programs: tables, a timeline for Perfetto, or an nsys export."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ Examples:
   tracelens export run.sqlite --to perfetto --step 3 -o step3.json.gz
   tracelens export run.sqlite --to parquet -o tables
   tracelens summarize tables
+  tracelens export trace.json.gz --to nsys-sqlite -o run.sqlite
 """
 _SUFFIXES: Final = (".gz", ".zst", ".sqlite", ".db", ".nsys-rep", ".qdrep", ".json", ".tracelens")
 
@@ -31,8 +32,9 @@ _SUFFIXES: Final = (".gz", ".zst", ".sqlite", ".db", ".nsys-rep", ".qdrep", ".js
     "--to",
     "target",
     required=True,
-    type=click.Choice(registry.names("exporter")),
-    help="perfetto: a timeline to look at. parquet: a folder of tables to compute with.",
+    type=click.Choice([name.replace("_", "-") for name in registry.names("exporter")]),
+    help="perfetto: a timeline to look at. parquet: a folder of tables to compute with. "
+    "nsys-sqlite: what nsys itself would export, for whatever reads that.",
 )
 @click.option(
     "--output",

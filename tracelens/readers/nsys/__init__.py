@@ -48,7 +48,7 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
         UnreadableError: it is damaged beyond its list of tables, is another program's
             database, or was never finished.
     """
-    from tracelens.readers.nsys import facts
+    from tracelens.readers.nsys import facts, own
     from tracelens.readers.nsys.api import api
     from tracelens.readers.nsys.gather import Gather
     from tracelens.readers.nsys.names import Names
@@ -84,8 +84,11 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
         gather.note("damaged", loss)
     producer, schema_version = facts.producer(storage)
     source = Source(path, storage.format, producer, schema_version, facts.capture_facts(storage))
+    tables |= own.tables(gather, tables)
     present = {name: frame for name, frame in tables.items() if frame is not None}
-    return Trace(source, present, gather.said(), (spill, storage), tuple(later))
+    before = own.caveats(storage)
+    caveats = (*before, *(caveat for caveat in gather.said() if caveat not in before))
+    return Trace(source, present, caveats, (spill, storage), tuple(later))
 
 
 def on_request(path: Path) -> Mapping[str, pl.LazyFrame]:
@@ -100,21 +103,26 @@ def on_request(path: Path) -> Mapping[str, pl.LazyFrame]:
 def _on_request(gather: Gather, *kept: object) -> dict[str, pl.LazyFrame]:
     import polars as pl
 
-    from tracelens.readers.nsys import samples
-    from tracelens.trace.schema import COUNTERS, MEMORY
+    from tracelens.readers.nsys import own, samples
+    from tracelens.trace.schema import TABLES
 
     def later(read: Callable[[Gather], pl.LazyFrame | None], empty: pl.DataFrame) -> pl.DataFrame:
         _ = kept
         frame = read(gather)
         return empty if frame is None else frame.collect()
 
-    found = {
-        "memory": (samples.USAGE, samples.memory, MEMORY),
-        "counters": (samples.METRICS, samples.counters, COUNTERS),
+    found: dict[str, tuple[str, Callable[[Gather], pl.LazyFrame | None]]] = {
+        "memory": (samples.USAGE, samples.memory),
+        "counters": (samples.METRICS, samples.counters),
     }
+    for name in own.ON_REQUEST:
+        if own.table(name) in gather.storage.tables():
+            found[name] = (own.table(name), functools.partial(own.read, name=name))
     return {
-        name: pl.defer(functools.partial(later, read, table.empty()), schema=dict(table.schema()))
-        for name, (source, read, table) in found.items()
+        name: pl.defer(
+            functools.partial(later, read, TABLES[name].empty()), schema=dict(TABLES[name].schema())
+        )
+        for name, (source, read) in found.items()
         if source in gather.storage.tables()
     }
 

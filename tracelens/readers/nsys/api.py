@@ -46,7 +46,7 @@ def api(gather: Gather, names: Names) -> pl.LazyFrame | None:
             pl.col("end_ns").fill_null(pl.col("start_ns")),
             name_id=own_id("name_id").fill_null(unnamed),
             pid=pid("thread", gather.machines),
-            tid=tid("thread"),
+            tid=tid("thread", gather.tids),
         )
         return gather.sound(TABLE, calls).select(cast(schema))
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from tracelens.readers.nsys import own
 from tracelens.trace.schema import DEVICES, THREADS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from tracelens.readers.nsys.gather import Gather
     from tracelens.readers.nsys.storage import Storage
@@ -33,9 +34,10 @@ _MOST_CHARS: Final = 2_000
 def producer(storage: Storage) -> tuple[str, str | None]:
     """Return who wrote the export (``nsys 2025.3.2``) and its schema version, if it says."""
     meta = _meta(storage, _EXPORT_META)
-    version = ".".join(meta.get("EXPORT_PRODUCT_VERSION", "").split(".")[:3]).removesuffix(".0")
+    version = meta.get("EXPORT_PRODUCT_VERSION", "")
     name = meta.get("EXPORT_PRODUCT_NAME", "NVIDIA Nsight Systems")
-    name = "nsys" if "Nsight Systems" in name else name
+    if "Nsight Systems" in name:
+        name, version = "nsys", ".".join(version.split(".")[:3]).removesuffix(".0")
     return f"{name} {version}".strip(), meta.get("EXPORT_SCHEMA_VERSION")
 
 
@@ -48,8 +50,17 @@ def capture_facts(storage: Storage) -> dict[str, str]:
         "command": " ".join([plain["COMMAND"], *arguments]) if "COMMAND" in plain else "",
         "cuda_graph_trace": plain.get("CUDA_GRAPH_TRACE_OPTIONS:MODE", ""),
         "duration_ms": plain.get("RUN_DURATION_MS", ""),
+        "epoch_ns": next(_epochs(storage), ""),
     }
-    return {key: value for key, value in facts.items() if value}
+    return {**{key: value for key, value in facts.items() if value}, **own.facts(storage)}
+
+
+def _epochs(storage: Storage) -> Iterator[str]:
+    """Give the Unix times of the recording's time 0, of which there is one."""
+    for row in storage.records("TARGET_INFO_SESSION_START_TIME"):
+        epoch = _integer(row, "utcEpochNs")
+        if epoch is not None:
+            yield str(epoch)
 
 
 def diagnostics(gather: Gather) -> None:
@@ -106,7 +117,8 @@ def threads(gather: Gather) -> pl.LazyFrame | None:
         if thread is None or name_id is None:
             continue
         machine = gather.machines.get(thread >> 48, 0)
-        key = ((thread >> 24) % 2**24 + machine * 2**24, thread % 2**24)
+        tid = gather.tids.get(thread, thread % 2**24)
+        key = ((thread >> 24) % 2**24 + machine * 2**24, tid)
         named = (_integer(row, "priority") or 0, texts.get(name_id, ""))
         best[key] = max(best.get(key, named), named)
     named_threads = [(p, t, name) for (p, t), (_, name) in sorted(best.items())]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     Part = Callable[[], pl.DataFrame]
     Change = Callable[[pl.DataFrame], pl.DataFrame]
 
+THREADS: Final = "TRACELENS_THREADS"
+"""Exports of ours have this table: tid, where it has no 24 bits, by globalTid."""
 _MOST_MACHINES: Final = 128
 SPILL_PARTS: Final = 24
 """Tables of more parts than this go through Parquet files, so that memory stays bounded."""
@@ -56,10 +58,18 @@ class Gather:
         rows = [*self.storage.records("PROCESSES"), *self.storage.records("ThreadNames")]
         ids = [row.get("globalPid", row.get("globalTid")) for row in rows]
         processes = {i >> 24 for i in ids if isinstance(i, int)}
+        if THREADS in self.storage.tables():
+            return {p >> 24: _machine(p >> 24) for p in processes if 1 < p >> 24 <= 2**8}
         if len({p % 2**24 for p in processes}) == len(processes):
             return {}
         uppers = sorted({p >> 24 for p in processes})
         return {upper: number for number, upper in enumerate(uppers) if 0 < number < _MOST_MACHINES}
+
+    @cached_property
+    def tids(self) -> Mapping[int, int]:
+        """Return the thread ids that global ids stand for, where it is not the lower bits."""
+        rows = ((row.get("globalTid"), row.get("tid")) for row in self.storage.records(THREADS))
+        return {g: t for g, t in rows if isinstance(g, int) and isinstance(t, int)}
 
     def has(self, table: str, needed: Sequence[str]) -> bool:
         """Tell whether a table can be used; one that lacks needed columns is a caveat."""
@@ -223,9 +233,17 @@ def pid(column: str, machines: Mapping[int, int]) -> pl.Expr:
     return number.cast(pl.Int32)
 
 
-def tid(column: str) -> pl.Expr:
-    """Return the thread id in nsys's global thread ids."""
-    return (pl.col(column) % 2**24).cast(pl.Int32)
+def tid(column: str, tids: Mapping[int, int]) -> pl.Expr:
+    """Return the thread id in nsys's global thread ids; ``tids`` are those that are not in them."""
+    plain = (pl.col(column) % 2**24).cast(pl.Int32)
+    if not tids:
+        return plain
+    return pl.col(column).replace_strict(tids, default=plain, return_dtype=pl.Int32)
+
+
+def _machine(upper: int) -> int:
+    """Return what the upper bits that we wrote stand for: bits 24 to 31 of the process id."""
+    return upper - 1 if upper <= _MOST_MACHINES else upper - 1 - 2**8
 
 
 def _workers() -> int:

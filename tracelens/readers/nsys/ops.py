@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from tracelens.readers.nsys import own
 from tracelens.readers.nsys.gather import cast, pid
 from tracelens.readers.nsys.names import own_id
 from tracelens.trace.schema import GPU_OPS, OP_KINDS
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tracelens.readers.nsys.names import Names
 
 # CUPTI's CUpti_ActivityMemcpyKind; ENUM_CUDA_MEMCPY_OPER of every export repeats it.
-_COPIES: Final = {
+COPIES: Final = {
     1: ("HtoD", "Host-to-Device"),
     2: ("DtoH", "Device-to-Host"),
     3: ("HtoA", "Host-to-Array"),
@@ -79,12 +80,17 @@ ACTIVITIES: Final = (
     Activity(
         "CUPTI_ACTIVITY_KIND_MEMCPY",
         "copy",
-        {"bytes": "bytes", "copy_code": "copyKind", "graph_node": "graphNodeId"},
+        {
+            "bytes": "bytes",
+            "copy_code": "copyKind",
+            "graph_id": "graphId",
+            "graph_node": "graphNodeId",
+        },
     ),
     Activity(
         "CUPTI_ACTIVITY_KIND_MEMSET",
         "memset",
-        {"bytes": "bytes", "graph_node": "graphNodeId"},
+        {"bytes": "bytes", "graph_id": "graphId", "graph_node": "graphNodeId"},
     ),
     Activity("CUPTI_ACTIVITY_KIND_GRAPH_TRACE", "graph", {"graph_id": "graphId"}),
 )
@@ -115,6 +121,9 @@ def _activity(gather: Gather, names: Names, activity: Activity) -> pl.LazyFrame:
         columns |= _LAUNCH_SHAPE if gather.everything else {}
     schema = {n: t for n, t in GPU_OPS.schema(everything=gather.everything).items() if n != "op_id"}
     made = _made(activity, names, gather)
+    if own.NAME in have:
+        columns["own_name"] = own.NAME
+        made["name_id"] = pl.coalesce(own_id("own_name"), made["name_id"])
     lacking = {n: pl.lit(None, t) for n, t in schema.items() if n not in columns and n not in made}
 
     def change(raw: pl.DataFrame) -> pl.DataFrame:
@@ -122,7 +131,7 @@ def _activity(gather: Gather, names: Names, activity: Activity) -> pl.LazyFrame:
         return good.with_columns(**lacking, **made).select(cast(schema))
 
     frame = gather.read(activity.table, columns, change)
-    return names.resolved(frame) if activity.kind == "kernel" else frame
+    return names.resolved(frame) if {"name_id", "own_name"} & columns.keys() else frame
 
 
 def _made(activity: Activity, names: Names, gather: Gather) -> dict[str, pl.Expr]:
@@ -135,16 +144,19 @@ def _made(activity: Activity, names: Names, gather: Gather) -> dict[str, pl.Expr
         unnamed = names.id_of("(unnamed kernel)")
         made["name_id"] = own_id("name_id").fill_null(unnamed)
         if gather.everything:
-            made["shared_bytes"] = pl.sum_horizontal("static_bytes", "dynamic_bytes")
+            shared = pl.col("static_bytes", "dynamic_bytes")
+            made["shared_bytes"] = pl.when(pl.any_horizontal(shared.is_not_null())).then(
+                pl.sum_horizontal(shared)
+            )
     elif activity.kind == "memset":
         made["name_id"] = pl.lit(names.id_of("[CUDA memset]"))
     elif activity.kind == "graph":
         made["name_id"] = pl.lit(names.id_of("[CUDA graph]"))
     else:
         code = pl.col("copy_code")
-        labels = {c: names.id_of(f"[CUDA memcpy {label}]") for c, (_, label) in _COPIES.items()}
+        labels = {c: names.id_of(f"[CUDA memcpy {label}]") for c, (_, label) in COPIES.items()}
         unknown = names.id_of("[CUDA memcpy of unknown kind]")
-        kinds = {c: kind for c, (kind, _) in _COPIES.items()}
+        kinds = {c: kind for c, (kind, _) in COPIES.items()}
         made["copy_kind"] = code.replace_strict(kinds, default="unknown", return_dtype=pl.String)
         made["name_id"] = code.replace_strict(labels, default=unknown, return_dtype=pl.Int32)
     return made

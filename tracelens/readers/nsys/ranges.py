@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from tracelens.readers.nsys import own
 from tracelens.readers.nsys.gather import cast, pid, tid
 from tracelens.readers.nsys.names import own_id
 from tracelens.trace.nesting import nested
@@ -28,6 +29,8 @@ _COLUMNS: Final = {
     "end_thread": "endGlobalTid",
     "name_id": "textId",
     "domain_id": "domainId",
+    "kind": own.KIND,
+    "taken_end_ns": own.END,
 }
 
 
@@ -42,9 +45,10 @@ def ranges(gather: Gather, names: Names) -> pl.LazyFrame | None:
     raw = _named(raw, names).with_columns(
         pl.col("domain_id").fill_null(0),
         pid=pid("thread", gather.machines),
-        tid=tid("thread"),
-        end_tid=tid("end_thread"),
+        tid=tid("thread", gather.tids),
+        end_tid=tid("end_thread", gather.tids),
         closed=pl.col("end_ns").is_not_null(),
+        end_ns=pl.coalesce("end_ns", "taken_end_ns"),
     )
     domains = _domains(raw, names)
     events = raw.lazy().filter(pl.col("type") != _DOMAIN)
@@ -55,7 +59,9 @@ def ranges(gather: Gather, names: Names) -> pl.LazyFrame | None:
     frame = frame.with_columns(
         kind=pl.when(pl.col("type").is_in(_START_END))
         .then(pl.lit("start_end"))
-        .otherwise(pl.lit("push_pop")),
+        .otherwise(
+            pl.col("kind").replace_strict(own.KINDS, default="push_pop", return_dtype=pl.String)
+        ),
         domain=pl.when(pl.col("domain_id") == 0)
         .then(pl.lit(""))
         .otherwise(pl.coalesce("domain", pl.format("domain {}", "domain_id"))),

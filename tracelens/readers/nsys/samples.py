@@ -18,8 +18,8 @@ USAGE: Final = "CUDA_GPU_MEMORY_USAGE_EVENTS"
 METRICS: Final = "GPU_METRICS"
 METRIC_NAMES: Final = "TARGET_INFO_GPU_METRICS"
 # ENUM_CUDA_DEV_MEM_EVENT_OPER and ENUM_CUDA_MEM_KIND.
-_OPERATIONS: Final = {0: "alloc", 1: "free"}
-_MEMORY_KINDS: Final = {
+OPERATIONS: Final = {0: "alloc", 1: "free"}
+MEMORY_KINDS: Final = {
     0: "pageable",
     1: "pinned",
     2: "device",
@@ -49,8 +49,8 @@ def memory(gather: Gather) -> pl.LazyFrame | None:
     def change(raw: pl.DataFrame) -> pl.DataFrame:
         made = raw.with_columns(
             pid=pid("process", gather.machines),
-            action=_label("operation", _OPERATIONS),
-            memory_kind=_label("kind", _MEMORY_KINDS),
+            action=_label("operation", OPERATIONS),
+            memory_kind=_label("kind", MEMORY_KINDS),
         )
         return made.select(cast(schema)).filter(pl.col("time_ns").is_not_null())
 

@@ -1,0 +1,94 @@
+"""What tracelens's own exports in nsys's schema add to it, so that nothing is lost on the way back.
+
+Programs that read nsys's exports go by names of tables and columns, and see none of this.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from tracelens.readers.nsys.gather import cast
+from tracelens.trace.model import Caveat
+from tracelens.trace.schema import TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tracelens.readers.nsys.gather import Gather
+    from tracelens.readers.nsys.storage import Storage
+
+NAME: Final = "tracelensNameId"
+"""Column of copies, memsets and graphs: what the recorder called them."""
+KIND: Final = "tracelensKind"
+"""Column of NVTX_EVENTS: `KINDS` of ranges that are no NVTX ranges."""
+END: Final = "tracelensEnd"
+"""Column of NVTX_EVENTS: until when a range that was never closed is taken to last."""
+KINDS: Final[Mapping[int, str]] = {1: "op", 2: "annotation", 3: "python"}
+FACT: Final = "TRACELENS_FACT:"
+CAVEAT: Final = "TRACELENS_CAVEAT:"
+ROWS: Final = "TRACELENS_ROWS:"
+"""META_DATA_CAPTURE has rows whose names begin so: facts, caveats, and how many rows there were."""
+REFERRING: Final[Mapping[str, tuple[str, ...]]] = {
+    "ops": ("ranges",),
+    "launched_by": ("gpu_ops", "ranges"),
+    "collectives": ("gpu_ops",),
+}
+"""Tables that refer to others by row number: of no use where one of those has lost rows."""
+AT_ONCE: Final = (*REFERRING, "segments", "blocks", "devices")
+ON_REQUEST: Final = ("memory", "stacks", "frames")
+_META: Final = "META_DATA_CAPTURE"
+
+
+def table(name: str) -> str:
+    """Return what a table of the data model is called in an export of ours."""
+    return f"TRACELENS_{name.upper()}"
+
+
+def facts(storage: Storage) -> dict[str, str]:
+    """Return the facts of the source that was exported."""
+    return {name: value for name, value in _said(storage, FACT)}  # noqa: C416
+
+
+def caveats(storage: Storage) -> tuple[Caveat, ...]:
+    """Return the caveats of the source that was exported."""
+    return tuple(Caveat(kind, text) for kind, text in _said(storage, CAVEAT))
+
+
+def tables(gather: Gather, found: Mapping[str, pl.LazyFrame | None]) -> dict[str, pl.LazyFrame]:
+    """Return the tables that nsys's schema has no place for, or too little."""
+    were = dict(_said(gather.storage, ROWS))
+    there = {}
+    for name in AT_ONCE:
+        if table(name) not in gather.storage.tables():
+            continue
+        lost = [of for of in REFERRING.get(name, ()) if were.get(of) != str(_rows(found.get(of)))]
+        if lost:
+            text = f"{table(name)} was set aside: {' and '.join(lost)} have lost or gained rows."
+            gather.note("damaged", text)
+        else:
+            there[name] = read(gather, name)
+    return there
+
+
+def read(gather: Gather, name: str) -> pl.LazyFrame:
+    """Return a table of the data model that an export of ours holds as it is."""
+    schema = TABLES[name].schema()
+    texts = [column for column, dtype in schema.items() if dtype == pl.String]
+    decoded = [pl.col(text).cast(pl.String, strict=False).replace("", None) for text in texts]
+    return gather.read(
+        table(name),
+        {column: column for column in schema if column not in texts},
+        lambda part: part.with_columns(decoded).select(cast(schema)),
+        texts,
+    )
+
+
+def _said(storage: Storage, prefix: str) -> list[tuple[str, str]]:
+    rows = [(str(row.get("name")), str(row.get("value"))) for row in storage.records(_META)]
+    return [(name.removeprefix(prefix), value) for name, value in rows if name.startswith(prefix)]
+
+
+def _rows(frame: pl.LazyFrame | None) -> int:
+    return 0 if frame is None else int(frame.select(pl.len()).collect().item())
