@@ -119,6 +119,15 @@ def is_recording(path: Path) -> bool:
     return False
 
 
+@contextmanager
+def unpacking(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
+    """Open a file to look at what is in it, unpacked on the way if it is packed."""
+    head = _head(path)
+    opener = _opener(head) if head.startswith((_GZIP, _ZSTD, _ZIP)) else Path.open
+    with opener(path, "rb") as file:
+        yield file
+
+
 def _check_kind(path: Path) -> None:
     """Refuse pipes and devices: reading one may never end."""
     try:
@@ -268,7 +277,7 @@ class _Unpacked:
 def _unpacked(path: Path, head: bytes) -> tuple[Path, object]:
     """Stream a packed file to a temporary one; what was unpacked before an error is used."""
     kept = _Unpacked(Scratch())
-    out = kept.folder.path / "unpacked"
+    out = kept.folder.path / path.stem  # messages name it
     opener = _opener(head)
     with out.open("wb") as plain:
         try:

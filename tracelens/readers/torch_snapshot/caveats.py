@@ -6,12 +6,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-import polars as pl
-
 from tracelens.trace.model import Caveat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    import polars as pl
 
     from tracelens.readers.torch_snapshot.handed import Handed
 
@@ -46,6 +46,33 @@ class Said:
         self.aside[what] += count
 
 
+@dataclass
+class History:
+    """What is known of all events together, noted piece by piece, in order.
+
+    ``events`` counts them by device; ``back`` counts how often time goes back on a device.
+    """
+
+    events: Counter[int] = field(default_factory=Counter)
+    last_ns: int | None = None
+    back: int = 0
+    _last: dict[int, int] = field(default_factory=dict)
+
+    def noted(self, piece: pl.DataFrame) -> pl.DataFrame:
+        """Note events of one device, and return them."""
+        if not piece.height:
+            return piece
+        device = piece["device"][0]
+        self.events[device] += piece.height
+        times = piece["time_ns"].drop_nulls()
+        if times.len():
+            first, last, latest = times[0], times[-1], times.max()
+            self.back += int((times.diff() < 0).sum()) + (first < self._last.get(device, first))
+            self._last[device] = last
+            self.last_ns = latest if self.last_ns is None else max(self.last_ns, latest)  # type: ignore[type-var,assignment]
+        return piece
+
+
 def of_timeline(said: Said) -> tuple[Caveat, ...]:
     """Return the caveats of a profiler timeline."""
     missing = Caveat(
@@ -56,7 +83,7 @@ def of_timeline(said: Said) -> tuple[Caveat, ...]:
 
 
 def of_snapshot(
-    handed: Handed, memory: pl.DataFrame, segments: pl.DataFrame, said: Said
+    handed: Handed, history: History, said: Said, *, has_segments: bool
 ) -> tuple[Caveat, ...]:
     """Return the caveats of a snapshot."""
     facts = handed.facts
@@ -68,35 +95,28 @@ def of_snapshot(
     ):
         said.add(what, facts["aside"].get(table, 0))
     return (
-        *_history(memory, segments),
+        *(() if said.aside["trace entries"] else _missing(history, has_segments=has_segments)),
         *_overflows(facts["rings"]),
         *_aside(said),
-        *_details(facts, memory, said),
+        *_details(facts, history, said),
     )
 
 
-def _history(memory: pl.DataFrame, segments: pl.DataFrame) -> Iterator[Caveat]:
-    events = memory.group_by("device").len()["len"]
-    if not memory.height:
-        yield Caveat(
-            "missing",
-            f"No history was recorded: the snapshot holds {_state(segments)}. {HOW}",
-        )
-    elif events.max() == 1 and segments.height:
+def _missing(history: History, *, has_segments: bool) -> Iterator[Caveat]:
+    if not history.events:
+        held = "the state at its end only" if has_segments else "nothing at all"
+        yield Caveat("missing", f"No history was recorded: the snapshot holds {held}. {HOW}")
+    elif max(history.events.values()) == 1 and has_segments:
         yield Caveat(
             "missing",
             "The history holds one event per device: with enabled='state' PyTorch keeps no more. "
             f"{HOW}",
         )
-    elif memory["time_ns"].is_null().all():
+    elif history.last_ns is None:
         yield Caveat(
             "missing",
             "No times were recorded (PyTorch before 2.2): events are known by their order only.",
         )
-
-
-def _state(segments: pl.DataFrame) -> str:
-    return "the state at its end only" if segments.height else "nothing at all"
 
 
 def _overflows(rings: Mapping[str, Mapping[str, int]]) -> Iterator[Caveat]:
@@ -117,7 +137,7 @@ def _aside(said: Said) -> Iterator[Caveat]:
             yield Caveat("damaged", f"{count:,} {what} were set aside: {_WHY[what]}.")
 
 
-def _details(facts: Mapping[str, Any], memory: pl.DataFrame, said: Said) -> Iterator[Caveat]:
+def _details(facts: Mapping[str, Any], history: History, said: Said) -> Iterator[Caveat]:
     if facts["bytes_left"]:
         yield Caveat(
             "damaged",
@@ -136,9 +156,10 @@ def _details(facts: Mapping[str, Any], memory: pl.DataFrame, said: Said) -> Iter
             "missing",
             f"{said.unasked:,} blocks have no requested size: their rounded size stands for it.",
         )
-    back = int(memory.select((pl.col("time_ns").diff() < 0).over("device").sum()).item())
-    if back:
-        yield Caveat("note", f"Time goes back {back:,} times: events are in the file's order.")
+    if history.back:
+        yield Caveat(
+            "note", f"Time goes back {history.back:,} times: events are in the file's order."
+        )
     for table, length in sorted(facts["unread"].items()):
         yield Caveat("note", f"{_named(table)} ({length:,} entries) is not read.")
     if facts["unread_keys"]:

@@ -123,7 +123,7 @@ class Handed:
         self.facts: Mapping[str, Any] = manifest["facts"]
         self.texts: list[str] = manifest["texts"]
         self._parts: list[dict[str, Any]] = manifest["parts"]
-        self._folder = folder
+        self.folder = folder
         self._kept = kept
 
     @property
@@ -158,7 +158,7 @@ class Handed:
                 value = None if values == NULL else values
                 columns[name] = pl.repeat(value, rows, dtype=pl.Int64, eager=True)
                 continue
-            with (self._folder / values).open("rb") as file:
+            with (self.folder / values).open("rb") as file:
                 file.seek(first * _WIDTH)
                 numbers = memoryview(file.read(rows * _WIDTH)).cast("q")
             columns[name] = pl.Series(name, numbers, dtype=pl.Int64)

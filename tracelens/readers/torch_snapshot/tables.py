@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from tracelens.readers.torch_snapshot.handed import Handed
     from tracelens.trace.schema import Table
 
+SPILL_ROWS: Final = 8 << 20
+"""Histories of more events than this go through Parquet files, so that memory stays bounded."""
 _PRODUCER: Final = "PyTorch"
 _NEED_A_BLOCK: Final = (
     "alloc", "free_requested", "free_completed", "free", "segment_alloc", "segment_free",
@@ -60,19 +62,19 @@ def snapshot(path: Path, handed: Handed) -> Trace:
         "stacks": _stacks(handed).lazy(),
         "frames": _frames(handed, texts).lazy(),
     }
-    memory = _memory(handed, texts, said)
-    if memory.height or handed.rows("memory"):
-        tables["memory"] = memory.lazy()
-    last_ns = memory["time_ns"].max()
-    found, names = ranges(handed, last_ns if isinstance(last_ns, int) else None, said)
+    history = caveats.History()
+    if handed.rows("memory"):
+        tables["memory"] = _memory(handed, texts, history, said)
+    found, names = ranges(handed, history.last_ns, said)
     if found is not None:
         tables["ranges"] = found.lazy()
     tables["names"] = pl.LazyFrame(
         {"name_id": range(len(names)), "name": names}, schema=dict(NAMES.schema())
     )
-    tables["devices"] = _devices(memory, segments, found).lazy()
+    tables["devices"] = _devices(history, segments, found).lazy()
     source = Source(path, "torch-snapshot", _PRODUCER, None, _facts(handed))
-    return Trace(source, tables, caveats.of_snapshot(handed, memory, segments, said))
+    noted = caveats.of_snapshot(handed, history, said, has_segments=bool(segments.height))
+    return Trace(source, tables, noted, (handed,))
 
 
 def timeline(path: Path, handed: Handed) -> Trace:
@@ -94,9 +96,18 @@ def timeline(path: Path, handed: Handed) -> Trace:
     return Trace(source, tables, caveats.of_timeline(said))
 
 
-def _memory(handed: Handed, texts: pl.Series, said: caveats.Said) -> pl.DataFrame:
-    pieces = [_entries(piece, texts, said) for piece in handed.parts("memory")]
-    return pl.concat(pieces) if pieces else MEMORY.empty()
+def _memory(
+    handed: Handed, texts: pl.Series, history: caveats.History, said: caveats.Said
+) -> pl.LazyFrame:
+    """Return the events device by device in the file's order; many of them through files."""
+    pieces = (_entries(piece, texts, said) for piece in handed.parts("memory"))
+    if handed.rows("memory") <= SPILL_ROWS:
+        return pl.concat([history.noted(piece) for piece in pieces]).lazy()
+    files = []
+    for number, piece in enumerate(pieces):
+        files.append(handed.folder / f"memory-{number:06}.parquet")
+        history.noted(piece).write_parquet(files[-1], compression="lz4", statistics=False)
+    return pl.scan_parquet(files, glob=False)
 
 
 def _entries(piece: pl.DataFrame, texts: pl.Series, said: caveats.Said) -> pl.DataFrame:
@@ -176,7 +187,8 @@ def _blocks(
     said.add("blocks", found.height - kept.height)
     asked = _true("requested_bytes")
     asked = pl.when(asked >= 0).then(asked)
-    said.unasked = int(kept.select(asked.is_null().sum()).item())
+    in_use = _text("state", texts).str.starts_with("active")
+    said.unasked = int(kept.select((asked.is_null() & in_use).sum()).item())
     made = {
         "segment_id": pl.col("segment_id"),
         "device": pl.col("device"),
@@ -213,11 +225,11 @@ def _frames(handed: Handed, texts: pl.Series) -> pl.DataFrame:
 
 
 def _devices(
-    memory: pl.DataFrame, segments: pl.DataFrame, ranges: pl.DataFrame | None
+    history: caveats.History, segments: pl.DataFrame, found: pl.DataFrame | None
 ) -> pl.DataFrame:
     """Return the devices that anything was recorded of; a snapshot tells no more of them."""
-    used = {*memory["device"].unique(), *segments["device"].unique()}
-    used |= set() if ranges is None else set(ranges["tid"].unique())
+    used = {*history.events, *segments["device"].unique()}
+    used |= set() if found is None else set(found["tid"].unique())
     return pl.DataFrame({"device": sorted(used)}, schema={"device": pl.Int32}).select(
         pl.col(name) if name == "device" else pl.lit(None, dtype).alias(name)
         for name, dtype in DEVICES.schema().items()
