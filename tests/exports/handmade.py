@@ -10,10 +10,12 @@ Rows are dictionaries; what a row leaves out is null, and `name` stands for the 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from polars.testing import assert_frame_equal
 
 from tracelens.trace.model import Caveat, Source, Trace
 from tracelens.trace.nesting import nested
@@ -156,3 +158,18 @@ def rows(trace: Trace, table: str) -> pl.DataFrame:
     if table == "gpu_ops":
         frame = frame.sort("kind", "op_id").drop("op_id")
     return frame
+
+
+def without(trace: Trace, *tables: str) -> Trace:
+    """Return a trace without some tables."""
+    kept = {name: frame for name, frame in trace.tables.items() if name not in tables}
+    return replace(trace, tables=kept)
+
+
+def assert_same(before: Trace, after: Trace) -> None:
+    """Tell that a trace has lost nothing but the numbers of its names and of its GPU work."""
+    assert before.tables.keys() == after.tables.keys()
+    for name in before.tables.keys() - {"names"}:
+        assert_frame_equal(rows(before, name), rows(after, name), check_column_order=False)
+    assert before.source.facts.items() <= after.source.facts.items()
+    assert set(before.caveats) <= set(after.caveats)

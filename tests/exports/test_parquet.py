@@ -11,12 +11,17 @@ import polars as pl
 import pytest
 
 from tests.build import Nsys, training_step
+from tests.exports.handmade import assert_same, made, pytorch_step, rows, snapshot
 from tracelens.__main__ import run
+from tracelens.exports.parquet import write
+from tracelens.links.linked import Cut, link
 from tracelens.readers.open import is_recording, open_trace
 from tracelens.trace.schema import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tracelens.trace.model import Trace
 
     Damage = Callable[[Path], object]
 
@@ -158,6 +163,93 @@ def test_a_trace_without_gpu_work_and_ranges_stays_without(
 
     assert without_source(summary(path, capsys)) == without_source(summary(folder, capsys))
     assert not (folder / "gpu_ops.parquet").exists()
+
+
+# What PyTorch recorded
+
+
+def exported(trace: Trace, folder: Path, cut: Cut | None = None) -> Trace:
+    """Return what becomes of a trace on its way to Parquet files and back."""
+    out = folder / "exported"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    write(link(trace, cut), out)
+    return open_trace(out, everything=True, cache=False)
+
+
+def test_what_pytorch_recorded_reads_back_as_it_was(tmp_path: Path) -> None:
+    for before in (pytorch_step(), snapshot()):
+        assert_same(before, exported(before, tmp_path))
+
+
+def test_a_cut_renumbers_what_refers_to_its_work(tmp_path: Path) -> None:
+    after = exported(pytorch_step(), tmp_path, Cut(within="backward"))
+
+    assert rows(after, "gpu_ops")["name"].to_list() == ["ncclDevKernel_AllReduce"]
+    names = ["train.py(3): step", "backward", "MmBackward0"]
+    assert rows(after, "ranges")["name"].to_list() == names
+    # The forward op was cut away.
+    assert after["ops"].select("range_id", "sequence", "forward").collect().rows() == [(2, 7, None)]
+    assert after["launched_by"].collect().rows() == [(0, 2)]
+    assert after["collectives"].select("op_id", "collective").collect().rows() == [(0, "allreduce")]
+
+
+def test_a_device_that_was_cut_away_takes_its_launches_along(tmp_path: Path) -> None:
+    kernel = {"kind": "kernel", "pid": 1, "name": "k"}
+    before = made(
+        gpu_ops=[
+            {**kernel, "device": 0, "start_ns": 5, "end_ns": 7},
+            {**kernel, "device": 1, "start_ns": 6, "end_ns": 8},
+        ],
+        ranges=[
+            {"kind": "op", "pid": 1, "tid": n, "start_ns": n, "end_ns": 3, "name": "aten::mm"}
+            for n in range(2)
+        ],
+        launched_by=[{"op_id": 0, "range_id": 0}, {"op_id": 1, "range_id": 1}],
+    )
+
+    after = exported(before, tmp_path, Cut(device=1))
+
+    assert after["launched_by"].collect().rows() == [(0, 1)]
+
+
+def test_rows_whose_numbers_are_lost_take_along_what_refers_to_them(tmp_path: Path) -> None:
+    folder = exported(pytorch_step(), tmp_path).source.path
+    rewritten(lambda t: t.filter(pl.col("kind") != "copy").reverse())(folder)
+    rewritten(lambda t: t.filter(pl.col("range_id") != 2), "ranges")(folder)
+
+    after = open_trace(folder, cache=False)
+
+    # The kernels stand the other way round, and the forward op is gone.
+    assert after["collectives"].collect()["op_id"].to_list() == [0]
+    assert after["launched_by"].collect().rows() == [(0, 3)]
+    assert after["ops"].select("range_id", "forward").collect().rows() == [(3, None)]
+    said = {caveat.text for caveat in after.caveats}
+    assert "1 rows of ops.parquet were set aside: ranges lacks theirs." in said
+
+
+def test_without_numbers_of_rows_nothing_can_refer_to_them(tmp_path: Path) -> None:
+    for lie in (pl.lit(5, pl.UInt32), pl.lit(None, pl.UInt32)):
+        folder = exported(pytorch_step(), tmp_path).source.path
+        rewritten(lambda t, lie=lie: t.with_columns(op_id=lie))(folder)
+
+        after = open_trace(folder, cache=False)
+
+        assert "ops" in after
+        assert not {"launched_by", "collectives"} & after.tables.keys()
+        assert any("gpu_ops.parquet have no numbers" in caveat.text for caveat in after.caveats)
+
+
+@pytest.mark.corpus
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["kineto", "memory", "multirank"])
+def test_real_recordings_of_pytorch_read_back_as_they_were(
+    corpus: Path, tmp_path: Path, kind: str
+) -> None:
+    for path in sorted(file for file in (corpus / kind).rglob("*") if file.is_file()):
+        before = open_trace(path, everything=True)
+
+        assert_same(before, exported(before, tmp_path))
 
 
 # Damage

@@ -263,7 +263,9 @@ class Export:
     def _own(self) -> Iterator[Rows]:
         for name in (*own.AT_ONCE, *own.ON_REQUEST):
             if name in self._tables and (name != "memory" or self._memory_has_more()):
-                yield own.table(name), self._renumbered(name)
+                rows = self._renumbered(name)
+                texts = [c for c, dtype in TABLES[name].schema().items() if dtype == pl.String]
+                yield own.table(name), rows.with_columns(own.encoded(c) for c in texts)
 
     def _memory_has_more(self) -> bool:
         """Tell whether memory usage events alone would lose something."""
@@ -351,22 +353,19 @@ class Export:
         for table, labels in ENUMS.items():
             schema = {"id": pl.Int64, "name": pl.String, "label": pl.String}
             yield table, pl.LazyFrame(labels, schema=schema, orient="row")
-        yield "ANALYSIS_DETAILS", self._extent()
+        yield from self._extent()
         yield from _session_start(facts.get("epoch_ns", ""))
 
-    def _extent(self) -> pl.LazyFrame:
+    def _extent(self) -> Iterator[Rows]:
+        """Give the span of everything, if there is anything."""
         spans = [self._tables[n] for n in ("gpu_ops", "api", "ranges") if n in self._tables]
-        first, last = (
-            pl.col("start_ns").min(),
-            pl.max_horizontal(pl.col("start_ns", "end_ns").max()),
-        )
-        extents = pl.concat([s.select(first=first, last=last) for s in spans]).drop_nulls()
-        return extents.select(
-            globalVid=pl.lit(_MACHINE),
-            duration=pl.col("last").max() - pl.col("first").min(),
-            startTime=pl.col("first").min(),
-            stopTime=pl.col("last").max(),
-        ).drop_nulls()
+        times = [span.select(pl.col("start_ns", "end_ns")) for span in spans]
+        if times:
+            start = pl.col("start_ns").min()
+            stop = pl.max_horizontal(pl.col("start_ns", "end_ns").max())
+            whole = {"startTime": start, "stopTime": stop, "duration": stop - start}
+            extent = pl.concat(times).select(globalVid=pl.lit(_MACHINE), **whole)
+            yield "ANALYSIS_DETAILS", extent.drop_nulls()
 
     # Ids.
 

@@ -39,6 +39,7 @@ REFERRING: Final[Mapping[str, tuple[str, ...]]] = {
 AT_ONCE: Final = (*REFERRING, "segments", "blocks", "devices")
 ON_REQUEST: Final = ("memory", "stacks", "frames")
 _META: Final = "META_DATA_CAPTURE"
+_EMPTY: Final = "\0"
 
 
 def table(name: str) -> str:
@@ -76,13 +77,25 @@ def read(gather: Gather, name: str) -> pl.LazyFrame:
     """Return a table of the data model that an export of ours holds as it is."""
     schema = TABLES[name].schema()
     texts = [column for column, dtype in schema.items() if dtype == pl.String]
-    decoded = [pl.col(text).cast(pl.String, strict=False).replace("", None) for text in texts]
+    decoded = [_decoded(text) for text in texts]
     return gather.read(
         table(name),
         {column: column for column in schema if column not in texts},
         lambda part: part.with_columns(decoded).select(cast(schema)),
         texts,
     )
+
+
+def encoded(column: str) -> pl.Expr:
+    """Mark texts that are empty, as what reads texts takes null and empty for the same."""
+    text = pl.col(column)
+    marked = (text == "") | text.str.starts_with(_EMPTY)
+    return pl.when(marked).then(pl.lit(_EMPTY) + text).otherwise(text).alias(column)
+
+
+def _decoded(column: str) -> pl.Expr:
+    text = pl.col(column).cast(pl.String, strict=False)
+    return pl.when(text != "").then(text.str.strip_prefix(_EMPTY)).alias(column)
 
 
 def _said(storage: Storage, prefix: str) -> list[tuple[str, str]]:
