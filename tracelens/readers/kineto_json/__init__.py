@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 _MARKS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _OTHERS: Final = re.compile(
-    rb'^\s*(?:\{\s*"(?:segments|device_traces|allocator_settings)"|\[\s*\[)'
+    rb'^\s*(?:\{\s*"(?:segments|device_traces|allocator_settings|external_annotations)"'
+    rb'|\[\s*\[|\[\s*\{[^{}\[\]]*"total_size")'
 )
 _PRODUCER: Final = "torch.profiler (Kineto)"
 _RECORD: Final = (

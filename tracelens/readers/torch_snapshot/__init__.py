@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 _PICKLE: Final = re.compile(
     rb"\x80[\x02-\x05]|\(?[dl]p?\d*\n|[}\]]q.|c[a-zA-Z_][\w.]*\n\w+\n", re.DOTALL
 )
-_KEYS: Final = (b'"segments"', b'"device_traces"', b'"allocator_settings"')
+_KEYS: Final = tuple(
+    b'"%s"' % key
+    for key in (b"segments", b"device_traces", b"allocator_settings", b"external_annotations")
+)
 _KINETO: Final = b'"traceEvents"'
 _SEGMENTS: Final = re.compile(rb'\[\s*\{[^{}\[\]]*"total_size"')
 _TIMELINE: Final = re.compile(rb"\[\s*\[\s*[-\d]")
