@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tracelens import registry
 from tracelens.__main__ import tracelens
-from tracelens.tables.build import all_tables
+from tracelens.tables.build import GPU_WORK, all_tables
+from tracelens.tables.memory_report import MEMORY
 from tracelens.trace.schema import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tracelens.tables import Table
+    from tracelens.tables.build import Topic
 
 DOCS = Path(__file__).parent
 HEAD = "<!-- Written by docs/generate.py: change the code, then run `make docs`. -->\n"
@@ -48,9 +50,21 @@ def tables_page() -> Iterator[str]:
     yield ""
     yield "What `tracelens summarize --table NAME` can show; `--table all` shows every one. The"
     yield "name of an nsys report is accepted for the table that answers the same question."
-    for name in all_tables():
-        table: Table = registry.load("table", name)
-        analysis = registry.entries("analysis")[table.analysis]
+    yield from _tables(GPU_WORK)
+
+
+def memory_tables_page() -> Iterator[str]:
+    """Give the lines of the page on the tables of memory."""
+    yield "# Tables of memory"
+    yield ""
+    yield "What `tracelens memory --table NAME` can show; `--table all` shows every one."
+    yield from _tables(MEMORY)
+
+
+def _tables(topic: Topic[Any]) -> Iterator[str]:
+    for name in all_tables(topic):
+        table: Table = registry.load(topic.tables, name)
+        analysis = registry.entries(topic.analyses)[table.analysis]
         yield from ("", f"## `{name}`", "", analysis.summary)
         if table.stands_for:
             alike = ", ".join(f"`{alias}`" for alias in table.stands_for)
@@ -90,7 +104,12 @@ def usage_page() -> Iterator[str]:
         )
 
 
-PAGES = {"schema.md": schema_page, "tables.md": tables_page, "usage.md": usage_page}
+PAGES = {
+    "schema.md": schema_page,
+    "tables.md": tables_page,
+    "memory-tables.md": memory_tables_page,
+    "usage.md": usage_page,
+}
 
 
 def main() -> int:

@@ -106,7 +106,7 @@ def test_lines_of_the_help_are_understood(words: tuple[str, ...]) -> None:
             if kind == "table":
                 from tracelens.tables.build import resolve
 
-                assert resolve(name)
+                assert resolve(name, "memory_table" if words[0] == "memory" else "table")
             else:
                 assert registry.load(kind, name)
 

@@ -25,7 +25,7 @@ def recordings(paths: Iterable[Path]) -> list[Path]:
 
     found: list[Path] = []
     for path in paths:
-        if not _is_folder(path) or is_recording(path):
+        if is_single(path):
             found.append(path)
             continue
         inside = sorted(p for p in _walk(path) if is_recording(p))
@@ -36,6 +36,13 @@ def recordings(paths: Iterable[Path]) -> list[Path]:
             )
         found += inside
     return list(dict.fromkeys(found))
+
+
+def is_single(path: Path) -> bool:
+    """Tell whether the path is one recording (or nothing at all), not a folder of some."""
+    from tracelens.readers.open import is_recording
+
+    return not _is_folder(path) or is_recording(path)
 
 
 def _is_folder(path: Path) -> bool:
@@ -82,13 +89,18 @@ def check_free(output: Path | None, inputs: Iterable[Path], *, force: bool) -> N
 
 
 def write(output: Path, text: str) -> None:
+    """Write a text to a file whole or not at all."""
+    write_bytes(output, text.encode("utf-8", "surrogateescape"))
+
+
+def write_bytes(output: Path, content: bytes) -> None:
     """Write a file whole or not at all: beside its place, then renamed into it."""
     beside: Path | None = None
     try:
         handle, name = tempfile.mkstemp(prefix=f".{output.name}-", dir=output.absolute().parent)
         beside = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8", newline="", errors="surrogateescape") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
         umask = os.umask(0)
         os.umask(umask)
         beside.chmod(0o666 & ~umask)

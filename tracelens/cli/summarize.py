@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from tracelens import registry
-from tracelens.cli import _files, _progress
-from tracelens.errors import NothingToShowError, UsageError
+from tracelens.cli import _files, _output, _progress
+from tracelens.cli._options import Names, rules
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tracelens.links.linked import Cut
+    from tracelens.render import Renderer
     from tracelens.tables import Report
 
 _EPILOG = """
@@ -34,22 +32,6 @@ Examples:
 _FOR_PROGRAMS = ("json", "csv")
 
 
-class _Names(click.ParamType[str]):
-    """A name out of a room, completed by the shell."""
-
-    name = "name"
-
-    def __init__(self, kind: str, *more: str) -> None:
-        self.kind = kind
-        self.more = more
-
-    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[Any]:  # noqa: ARG002
-        from click.shell_completion import CompletionItem
-
-        names = (*registry.names(self.kind), *self.more)
-        return [CompletionItem(n) for n in names if n.startswith(incomplete)]
-
-
 @click.command(epilog=_EPILOG)
 @click.argument(
     "paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path)
@@ -60,7 +42,7 @@ class _Names(click.ParamType[str]):
     "tables",
     multiple=True,
     metavar="NAME",
-    type=_Names("table", "all"),
+    type=Names("table", "all"),
     help="Show this table (again for more; `all` for every one). Names of nsys reports work, too.",
 )
 @click.option(
@@ -105,7 +87,7 @@ class _Names(click.ParamType[str]):
     default="text",
     show_default=True,
     metavar="FORMAT",
-    type=_Names("renderer"),
+    type=Names("renderer"),
     help="text, json, csv, markdown, latex or html.",
 )
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to this file.")
@@ -132,26 +114,19 @@ def summarize(  # noqa: PLR0917 (click passes them by keyword)
     folder), a report that nsys on this machine can export, or a folder that holds some of these.
     """
     from tracelens.links.linked import Cut
-    from tracelens.render import Options, Renderer
     from tracelens.tables import build
 
     chosen: Renderer = registry.load("renderer", renderer)
     names = _tables(tables, renderer)
-    cut = Cut(phases, device, within, step, attribution, _rules(phase_rules))
+    cut = Cut(phases, device, within, step, attribution, rules("--phases", phase_rules))
     _files.check_free(output, paths, force=force)
     reports = [_report(path, names, cut, cache=not no_cache) for path in _files.recordings(paths)]
     shown = list(reports)
     if len(reports) > 1 and renderer not in _FOR_PROGRAMS:
         shown.append(build.combined(reports))
     top = top if top is not None else (10 if renderer == "text" and not tables else 20)
-    colour = output is None and sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    options = Options(top=top or None, width=_width(), colour=colour)
-    text = chosen.render(shown, options)
-    if output is None:
-        click.echo(text, nl=False)
-    else:
-        _files.write(output, text)
-    _say_what_is_missing(reports, names, renderer)
+    _output.put(chosen.render(shown, _output.options(top, output)), output)
+    _output.say_what_is_missing(reports, names or build.DEFAULT, renderer)
 
 
 def _report(path: Path, names: Sequence[str], cut: Cut, *, cache: bool) -> Report:
@@ -174,40 +149,6 @@ def _tables(asked: Sequence[str], renderer: str) -> tuple[str, ...]:
     if asked:
         return tuple(dict.fromkeys(build.resolve(name) for name in asked))
     return ()
-
-
-def _rules(asked: Sequence[str]) -> dict[str, str]:
-    rules = {}
-    for text in asked:
-        name, _, rule = text.partition("=")
-        rules[name] = rule
-        if not name or not rule:
-            raise UsageError(f"--phases {name}={rule}: write NAME=REGEX, as in 'loss=^loss$'.")
-    return rules
-
-
-def _say_what_is_missing(reports: Sequence[Report], asked: Sequence[str], renderer: str) -> None:
-    """Raise if nothing of what was asked for could be shown.
-
-    Formats that carry tables alone get warnings and reasons on standard error.
-    """
-    from tracelens.tables import build
-
-    wanted = asked or build.DEFAULT
-    shown = [t for report in reports for t in report.tables if t.name in wanted]
-    if all(table.frame.is_empty() for table in shown):
-        reasons = dict.fromkeys(why for report in reports for why in report.left_out.values())
-        paths = ", ".join(str(report.source["path"]) for report in reports)
-        raise NothingToShowError(f"Nothing to show of {paths}: {'; '.join(reasons)}.")
-    if renderer in ("csv", "latex", "markdown"):
-        for report in reports:
-            said = [*report.warnings, *(f"{n}: {why}" for n, why in report.left_out.items())]
-            for text in said:
-                click.echo(f"tracelens: {report.source['path']}: {text}", err=True)
-
-
-def _width() -> int:
-    return shutil.get_terminal_size((80, 24)).columns
 
 
 COMMAND = summarize

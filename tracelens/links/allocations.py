@@ -90,6 +90,8 @@ def replay(trace: Trace) -> Replay:
     raw = _indexed(raw)
     facts, curves = _curves(raw, trace, blocks, kind)
     lives = _lives(raw, blocks)
+    if kind == "totals":
+        lives = pl.concat([lives, _unseen(lives, facts)])
     unmatched = lives.filter(
         pl.col("alloc_index").is_null() & pl.col("completed_index").is_not_null()
     )
@@ -226,6 +228,23 @@ def _of_totals(raw: pl.DataFrame, curves: pl.DataFrame) -> pl.DataFrame:
         # What was reserved grows at most with the first event.
         baseline_reserved_bytes=pl.lit(None, pl.Int64),
         **{f"end_{curve}": pl.col(curve).last() for curve in CURVES},
+    )
+
+
+def _unseen(lives: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
+    """Return one life for what was held before the first event and is never freed, if anything."""
+    freed = lives.filter("pre_existing").group_by("device").agg(freed=pl.col("size_bytes").sum())
+    rest = pl.col("baseline_active_bytes") - pl.col("freed").fill_null(0)
+    return (
+        facts.join(freed, on="device", how="left")
+        .select("device", size_bytes=rest, pre_existing=pl.lit(value=True))
+        .filter(pl.col("size_bytes") > 0)
+        .select(
+            pl.col(name)
+            if name in {"device", "size_bytes", "pre_existing"}
+            else pl.lit(None, dtype).alias(name)
+            for name, dtype in _LIVES.items()
+        )
     )
 
 

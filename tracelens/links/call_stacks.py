@@ -73,7 +73,7 @@ def call_stacks(trace: Trace) -> pl.DataFrame:
     node, named = pl.col("node").fill_null(value=False), pl.col("place").is_not_null()
     best = [mine, python, node, named]
     found = joined.group_by("stack_id", maintain_order=True).agg(
-        via=pl.col("place").filter(python).first(),
+        innermost=pl.col("place").filter(python).first(),
         site=pl.coalesce(pl.col("place").filter(fits).first() for fits in best),
         file=pl.coalesce(pl.col("file").filter(fits).first() for fits in best),
         mine=mine.any(),
@@ -82,7 +82,9 @@ def call_stacks(trace: Trace) -> pl.DataFrame:
         .then(pl.lit(BACKWARD))
         .otherwise(pl.col("says").drop_nulls().first()),
     )
-    return found.with_columns(via=pl.when(pl.col("via") != pl.col("site")).then("via"))
+    elsewhere = pl.col("innermost") != pl.col("site")
+    name = pl.col("innermost").str.replace(r"^.*/", "")
+    return found.with_columns(via=pl.when(elsewhere).then(name)).drop("innermost")
 
 
 def texts(trace: Trace, stack_ids: pl.Series) -> pl.DataFrame:

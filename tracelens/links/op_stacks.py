@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tracelens.trace.model import Trace
 
 _FRAME: Final = re.compile(r"(.+)\((\d+)\): (.+)")
+_INSTANCE: Final = re.compile(r" at 0x[0-9a-f]+|(?<=^nn\.Module: )(\w+?)_\d+$")
 _KINDS: Final = ("op", "python")
 
 
@@ -71,9 +72,14 @@ def _leaves(events: pl.DataFrame, tracks: pl.DataFrame) -> pl.Series:
 def _chains(
     tracks: pl.DataFrame, leaves: Iterable[int], names: dict[int, str]
 ) -> tuple[dict[int, int], pl.DataFrame, pl.DataFrame]:
-    """Return the stack of each leaf, and the tables `stacks` and `frames` of distinct ones."""
+    """Return the stack of each leaf, and the tables `stacks` and `frames` of distinct ones.
+
+    Instances of one module, or of one type, have one name.
+    """
+    kept = {name_id: _INSTANCE.sub(r"\1", name) for name_id, name in names.items()}
+    first = dict(zip(reversed(kept.values()), reversed(kept), strict=True))
     row = {
-        range_id: (kind in _KINDS, name_id, parent)
+        range_id: (kind in _KINDS, first[kept[name_id]] if name_id in kept else name_id, parent)
         for range_id, kind, name_id, parent in tracks.select(
             "range_id", "kind", "name_id", "parent"
         ).iter_rows()
@@ -103,7 +109,7 @@ def _chains(
             stack_rows.append((stack_id, depth, name_id))
             link, depth = around, depth + 1
     frame_rows = [
-        (name_id, *_parts(names.get(name_id, ""))) for name_id in {n for _, _, n in stack_rows}
+        (name_id, *_parts(kept.get(name_id, ""))) for name_id in {n for _, _, n in stack_rows}
     ]
     return (
         used,

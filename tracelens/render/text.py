@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tracelens.render import Options, Renderer
+from tracelens.render._course import drawn
 from tracelens.render._shape import (
     cells,
     first,
@@ -49,6 +50,7 @@ class _Page:
     def __init__(self, width: int, top: int | None, *, colour: bool) -> None:
         self.width = width
         self.top = top
+        self.colour = colour
         self.strong = _ansi("1") if colour else str
         self.faint = _ansi("2") if colour else str
         self.alarm = _ansi("33") if colour else str
@@ -60,6 +62,8 @@ class _Page:
             *self.labelled("Trust", report.trust),
             *self.labelled("Warning", report.warnings, style=self.alarm),
         ]
+        for course in report.courses[:1]:
+            yield drawn(course, self.width, colour=self.colour)
         for filled in with_rows(report):
             yield self.table(shown(filled, self.top))
         yield self.bullets("What stands out", report.findings)

@@ -69,7 +69,8 @@ class Course:
     """How the memory of one device ran, to be drawn.
 
     ``frame`` has a row per moment, in order: x (in ``unit``), active_bytes, reserved_bytes (null
-    if not known), phase and step. ``peak_x`` and ``peak_bytes`` are the peak.
+    if not known), phase and step. ``peak_x`` and ``peak_bytes`` are the peak, ``errors_x``
+    out-of-memory errors; ``note`` stands below.
     """
 
     title: str
@@ -77,6 +78,8 @@ class Course:
     frame: pl.DataFrame
     peak_x: int
     peak_bytes: int
+    errors_x: tuple[int, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from tracelens.analyses.memory.leaks import leaks
 from tracelens.analyses.memory.live import live
 from tracelens.analyses.memory.ooms import EXHAUSTED, FRAGMENTED, LIMITED, ooms
 from tracelens.errors import NothingToShowError
-from tracelens.links.memory_categories import PRE_EXISTING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +50,7 @@ def _ooms(memory: Memory) -> Iterator[str]:
     free = units.size(row["free_bytes"])
     unused = units.size(row["unused_bytes"])
     piece = units.size(row["largest_free_bytes"])
-    own = f"{unused} of its own were free, in pieces of {piece} at most"
+    own = f"{unused} of them free in pieces of {piece} at most"
     held = f"the allocator held {units.size(row['reserved_bytes'])}"
     enough = (row["unused_bytes"] or 0) >= row["requested_bytes"]
     yield {
@@ -60,13 +59,13 @@ def _ooms(memory: Memory) -> Iterator[str]:
             "of it in use. That is real exhaustion: less must be live at once."
         ),
         FRAGMENTED: (
-            f"{asked} and the device had {free} free, but {own}. That is fragmentation: try "
+            f"{asked}, the device had {free} free, and {held}, {own}. That is fragmentation: try "
             "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True."
         ),
         LIMITED: (
-            f"{asked} and the device had {free} free: not the device was full, but the process was "
-            f"not allowed more (set_per_process_memory_fraction, say); {held}."
-            + (f" {own[0].upper()}{own[1:]}: fragmentation, besides." if enough else "")
+            f"{asked}, and the device itself had {free} free: the process was not allowed more of "
+            f"it (set_per_process_memory_fraction, say). Then {held}, {own}"
+            + (", so that it is fragmented, too." if enough else ".")
         ),
     }.get(
         row["verdict"],
@@ -92,7 +91,7 @@ def _leaks(memory: Memory) -> Iterator[str]:
 
 def _line(memory: Memory) -> Iterator[str]:
     """Name the line of user code that holds most, where it holds much."""
-    held = live(memory).filter(pl.col("site").is_not_null(), pl.col("site") != PRE_EXISTING)
+    held = live(memory).filter(pl.col("site").is_not_null())
     lines = held.group_by("device", "at", "site").agg(pl.col("bytes", "share", "blocks").sum())
     if memory.ask.group != "stack" or lines.is_empty():
         return

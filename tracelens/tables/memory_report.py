@@ -10,6 +10,7 @@ import polars as pl
 from tracelens import units
 from tracelens.analyses.memory.devices import devices
 from tracelens.analyses.memory.live import live
+from tracelens.analyses.memory.phases import phases
 from tracelens.analyses.memory.timeline import timeline
 from tracelens.links.moments import named
 from tracelens.tables import Course
@@ -26,13 +27,14 @@ ORDER: Final = (
     "devices", "phases", "live", "categories", "largest", "ooms", "fragmentation", "leaks",
     "churn", "outside", "timeline", "composition",
 )  # fmt: skip
+_PARTS: Final = 80
 DEFAULT: Final = ("live", "largest")
 _HOW: Final = {
     "annotations": "by annotations",
     "recording": "by another recording's ranges",
     "stacks": "by call stacks",
-    "inferred": "inferred from missing frames",
-    "none": "in no phase",
+    "inferred": "inferred",
+    "none": "none",
 }
 _KINDS: Final = {
     "totals": "totals are torch.profiler's: blocks as rounded up; active is allocated",
@@ -92,14 +94,14 @@ def trust(memory: Memory) -> tuple[str, ...]:
 def _beginning(memory: Memory) -> str:
     told = devices(memory)
     before = int(told["baseline_active_bytes"].sum())
-    known = f"{units.size(before)} were there before the first event (exact, from the segments)"
+    known = f"{units.size(before)} held before the first event (exact)"
     cut = {*told["truncated"]}
     if True in cut:
-        begins = "the oldest events are lost: the ring was full"
+        begins = "the oldest events are lost (full ring)"
     elif cut == {False}:
         begins = "the recording is whole from the first allocation on"
     else:
-        begins = "whether recording began then or older events are lost is not known"
+        begins = "unknown if events were lost"
     one_free = memory.devices["one_free"].any()
     frees = ["only one step of each free was recorded: active and allocated are one"] * one_free
     return " · ".join([known if before else begins, *([begins] if before else []), *frees])
@@ -114,7 +116,7 @@ def _phases(memory: Memory) -> str:
         f"{units.share(counts[how] / total)} {label}" for how, label in _HOW.items() if counts[how]
     ]
     name = f" ({memory.other.source.path.name})" if memory.other else ""
-    return f"phases of events: {', '.join(parts)}{name}"
+    return f"phases: {', '.join(parts)}{name}"
 
 
 def _stacks(memory: Memory) -> list[str]:
@@ -123,21 +125,16 @@ def _stacks(memory: Memory) -> list[str]:
         blocks = memory.live_at(moment.device, moment.index)
         blank += int(blocks.filter(pl.col("stack_id").is_null())["size_bytes"].sum())
         total += moment.active_bytes
-    if not total or memory.kind == "sums":
+    if not blank or memory.kind == "sums":
         return []
-    return [f"no call stack for {units.share(blank / total)} of the peak's bytes"]
+    return [f"no call stack for {units.share(blank / total)} of the peak"]
 
 
 def hints(memory: Memory, names: Sequence[str]) -> tuple[str, ...]:
     """Return options that show more of this very recording."""
-    has_steps = memory.events["step"].null_count() < memory.events.height
     possible = {
-        "--table phases": memory.phase_source != "none",
         "--table fragmentation": memory.kind == "snapshot",
         "--table churn": memory.lives.height > 0,
-        "--table leaks": memory.events["step"].n_unique() > 2,
-        "--at end": memory.ask.at != "end",
-        "--at 0": has_steps and memory.ask.at == "peak",
         "--group phase": memory.ask.group != "phase",
         "--table all": True,
         "--figure peak.html": True,
@@ -177,26 +174,50 @@ def courses(memory: Memory) -> tuple[Course, ...]:
         rows = history.filter(pl.col("device") == row["device"], pl.col("index").is_not_null())
         if rows.height < 2:
             continue
-        timed = rows["time_ns"].null_count() == 0 and rows["time_ns"].is_sorted()
-        timed = timed and rows["time_ns"][0] < rows["time_ns"][-1]
+        timed = _is_spread(memory.of(row["device"])["time_ns"])
         x = pl.col("time_ns") - pl.col("time_ns").min() if timed else pl.col("index")
-        frame = rows.select("index", "active_bytes", "reserved_bytes", "phase", "step", x=x)
+        frame = rows.select(
+            "index", "active_bytes", "reserved_bytes", "phase", "step", "action", x=x
+        )
         at_peak = frame.filter(pl.col("index") == (row["peak_index"] or 0))
         found.append(
             Course(
                 title=_course_title(memory, row["device"]),
                 unit="ns" if timed else "count",
-                frame=frame.drop("index"),
+                frame=frame.drop("index", "action"),
                 peak_x=int(at_peak["x"][0]) if at_peak.height else 0,
                 peak_bytes=row["peak_active_bytes"],
+                errors_x=tuple(frame.filter(pl.col("action") == "oom")["x"]),
+                note=_peaks(memory, row["device"]),
             )
         )
     return tuple(found)
 
 
+def _is_spread(times: pl.Series) -> bool:
+    """Tell whether events are spread over the time, so that time is a good axis.
+
+    Where most of the time nothing happens, the order of events is a better one.
+    """
+    if times.null_count() or not times.is_sorted() or times[0] == times[-1]:
+        return False
+    parts = ((times - times[0]) * _PARTS) // (times[-1] - times[0] + 1)
+    return int(parts.n_unique()) > _PARTS // 2
+
+
+def _peaks(memory: Memory, device: int) -> str:
+    """Return the peak of each phase, whichever the step."""
+    named = phases(memory).filter(pl.col("device") == device, pl.col("phase").is_not_null())
+    tops = named.group_by("phase", maintain_order=True).agg(pl.col("peak_active_bytes").max())
+    if tops.is_empty():
+        return ""
+    sizes = units.column("bytes", tops["peak_active_bytes"])
+    return "Peaks: " + " · ".join(f"{p} {s}" for p, s in zip(tops["phase"], sizes, strict=True))
+
+
 def _course_title(memory: Memory, device: int) -> str:
-    held = {"deltas": "Memory taken from CUDA", "totals": "Memory allocated"}
-    what = held.get(memory.kind, "Memory active")
+    held = {"deltas": "Memory taken from CUDA █", "totals": "Memory allocated █ reserved ╌"}
+    what = held.get(memory.kind, "Memory active █ reserved ╌")
     return what if memory.devices.height == 1 else f"{what} on device {device}"
 
 

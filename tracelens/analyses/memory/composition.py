@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
@@ -13,17 +13,22 @@ from tracelens.links.memory_categories import categorised
 if TYPE_CHECKING:
     from tracelens.links.memory import Memory
 
+BEFORE: Final = "before the recording"
+
 
 @Analysis
 def composition(memory: Memory) -> pl.DataFrame:
     """Return one row per event of `timeline` and group that has blocks, in order.
 
-    Groups are categories, or phases where the memory was asked for by phase (``--group phase``).
+    Groups are categories, or phases where the memory was asked for by phase (``--group phase``);
+    null is what no rule fits, or what was allocated in no phase.
     The bytes of an event's groups add up to what was active after it.
     """
-    by_phase = memory.ask.group == "phase"
-    lives = categorised(memory, memory.lives).with_columns(pl.col("phase").cast(pl.String))
-    group = pl.col("phase" if by_phase else "category")
+    lives = categorised(memory, memory.lives)
+    group = pl.col("category")
+    if memory.ask.group == "phase":
+        phase = pl.col("phase").cast(pl.String)
+        group = pl.when("pre_existing").then(pl.lit(BEFORE)).otherwise(phase)
     rows = lives.select(
         "device", "alloc_index", "completed_index", "size_bytes", group=group.cast(pl.Categorical)
     )

@@ -17,25 +17,29 @@ if TYPE_CHECKING:
 def largest(memory: Memory) -> pl.DataFrame:
     """Return the allocations of the recording, the largest first.
 
-    Allocations of one size by one call stack in one phase are one row: `count` is how many there
-    were and `index` the event of the first.
+    Allocations of one size by one line in one phase are one row: `count` is how many there were;
+    `index` is the event of the first, and `stack` its call stack.
     """
-    key = ["device", "size_bytes", "stack_id", "phase"]
+    sites = memory.stacks.lazy().select("stack_id", "site")
     found = (
         memory.lives.lazy()
         .filter(pl.col("alloc_index").is_not_null())
-        .group_by(key)
-        .agg(count=pl.len().cast(pl.Int64), index=pl.col("alloc_index").min())
+        .select("device", "size_bytes", "stack_id", "phase", "alloc_index")
+        .join(sites, on="stack_id", how="left")
+        .group_by("device", "size_bytes", "site", "phase")
+        .agg(
+            count=pl.len().cast(pl.Int64),
+            index=pl.col("alloc_index").min(),
+            stack_id=pl.col("stack_id").get(pl.col("alloc_index").arg_min()),
+        )
         .sort("size_bytes", "device", "index", descending=[True, False, False])
         .collect()
     )
-    stacks = memory.stacks.join(texts(memory.trace, found["stack_id"].unique()), on="stack_id")
-    named = found.join(stacks, on="stack_id", how="left", maintain_order="left")
-    return named.select(
+    frames = texts(memory.trace, found["stack_id"].unique())
+    return found.join(frames, on="stack_id", how="left", maintain_order="left").select(
         "device",
         pl.col("phase").cast(pl.String),
         "site",
-        "via",
         "count",
         "index",
         "stack",

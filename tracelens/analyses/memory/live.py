@@ -8,7 +8,7 @@ import polars as pl
 
 from tracelens.analyses import Analysis
 from tracelens.links.call_stacks import texts
-from tracelens.links.memory_categories import PRE_EXISTING, categorised
+from tracelens.links.memory_categories import categorised
 from tracelens.links.moments import asked
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def live(memory: Memory) -> pl.DataFrame:
     """Return one row per group of blocks that were active at the moment, the largest first.
 
     The bytes of each device add up to what was active then, to the byte. `phase` is the one that
-    allocated the blocks, `site` the line of user code, or the file where files were asked for.
+    allocated the blocks, `site` the line of user code, or the file where files were asked for;
+    `via` tells rows of one line apart by the library's line that they came by.
     """
     parts = [_at(memory, moment) for moment in asked(memory)]
     return pl.concat([pl.DataFrame(schema=dict(_SCHEMA)), *parts])
@@ -49,16 +50,15 @@ def live(memory: Memory) -> pl.DataFrame:
 def _at(memory: Memory, moment: Moment) -> pl.DataFrame:
     blocks = categorised(memory, memory.live_at(moment.device, moment.index))
     named = blocks.join(memory.stacks, on="stack_id", how="left", maintain_order="left")
-    older = pl.col("pre_existing") & pl.col("stack_id").is_null()
-    label = pl.lit(PRE_EXISTING)
     by_file = memory.ask.group == "file"
     rows = named.select(
         "size_bytes",
         "category",
         "stack_id",
         "via",
+        "address",
         phase=pl.col("phase").cast(pl.String),
-        site=pl.when(older).then(label).otherwise("file" if by_file else "site"),
+        site="file" if by_file else "site",
     )
     keys = {
         "stack": ["category", "phase", "site", "via", "stack_id"],
@@ -66,7 +66,7 @@ def _at(memory: Memory, moment: Moment) -> pl.DataFrame:
         "file": ["site", "category"],
     }[memory.ask.group]
     grouped = rows.group_by(keys).agg(
-        bytes=pl.col("size_bytes").sum(), blocks=pl.len().cast(pl.Int64)
+        bytes=pl.col("size_bytes").sum(), blocks=pl.col("address").count().cast(pl.Int64)
     )
     missing = moment.active_bytes - int(grouped["bytes"].sum())
     if missing:
@@ -77,6 +77,7 @@ def _at(memory: Memory, moment: Moment) -> pl.DataFrame:
         grouped = grouped.join(texts(memory.trace, ids), on="stack_id", how="left")
     lacking = {n: pl.lit(None, t) for n, t in _SCHEMA.items() if n not in grouped.columns}
     total = moment.active_bytes or 1
+    alike = pl.len().over("site", "category", "phase") > 1
     return (
         grouped.with_columns(**lacking)
         .with_columns(
@@ -84,6 +85,8 @@ def _at(memory: Memory, moment: Moment) -> pl.DataFrame:
             at=pl.lit(moment.label),
             index=pl.lit(moment.index, pl.Int64),
             share=pl.col("bytes") / total,
+            via=pl.when(alike).then("via"),
+            blocks=pl.when(pl.col("blocks") > 0).then("blocks"),
         )
         .sort("bytes", "category", "site", "via", "phase", descending=[True] + [False] * 4)
         .select(pl.col(n).cast(t) for n, t in _SCHEMA.items())

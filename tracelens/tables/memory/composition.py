@@ -9,8 +9,11 @@ TABLE = Table(
         Column("device", "device", "count", optional=True),
         Column("index", "event", "count"),
         Column("time_ns", "time", "ns", shown=False),
-        Column("group", "category by rule", "text"),
+        Column("group", "category or phase", "text"),
         Column("bytes", "bytes", "bytes"),
     ),
-    note="The categories of one event add up to what was active after it.",
+    note=(
+        "Categories by rule, or phases with --group phase. The rows of one event add up to what "
+        "was active after it."
+    ),
 )

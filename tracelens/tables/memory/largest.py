@@ -11,12 +11,8 @@ TABLE = Table(
         Column("count", "times", "count"),
         Column("phase", "phase", "text"),
         Column("site", "line", "name"),
-        Column("via", "by way of", "text", optional=True),
         Column("index", "first event", "count", shown=False),
         Column("stack", "stack", "text", shown=False),
     ),
-    note=(
-        "Of one size, line and phase together. The line is the innermost one of user code: "
-        "frames of PyTorch and of installed packages are skipped; (none): no frames recorded."
-    ),
+    note=("The line is the innermost one of user code: libraries' are skipped; (none): no frames."),
 )

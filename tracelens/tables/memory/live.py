@@ -13,13 +13,13 @@ TABLE = Table(
         Column("share", "share", "share"),
         Column("blocks", "blocks", "count"),
         Column("category", "category by rule", "text"),
-        Column("phase", "allocated in", "text", optional=True),
+        Column("phase", "phase", "text", optional=True),
         Column("site", "line", "name", optional=True),
         Column("via", "by way of", "text", optional=True),
         Column("stack", "stack", "text", shown=False),
     ),
     note=(
-        "A snapshot does not say what a block is for: categories follow from call stacks and from "
-        "the phases in which blocks come and go; (none) fits no rule. See --category."
+        "Categories follow from call stacks and phases, by rule (see --category); (none): no rule "
+        "fits. The phase is the one that allocated."
     ),
 )

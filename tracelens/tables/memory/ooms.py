@@ -8,20 +8,19 @@ TABLE = Table(
     columns=(
         Column("device", "device", "count", optional=True),
         Column("index", "event", "count"),
-        Column("phase", "phase", "text"),
-        Column("step", "step", "count", optional=True),
+        Column("phase", "phase", "text", shown=False),
+        Column("step", "step", "count", shown=False),
         Column("requested_bytes", "requested", "bytes"),
+        Column("verdict", "verdict", "text"),
+        Column("free_bytes", "device free", "bytes"),
+        Column("unused_bytes", "own free", "bytes"),
+        Column("largest_free_bytes", "in pieces of", "bytes"),
         Column("active_bytes", "active", "bytes"),
         Column("reserved_bytes", "reserved", "bytes"),
-        Column("free_bytes", "free on device", "bytes"),
-        Column("unused_bytes", "free in segments", "bytes"),
-        Column("largest_free_bytes", "largest piece", "bytes"),
-        Column("verdict", "verdict", "text"),
-        Column("site", "line", "name"),
+        Column("site", "line", "name", shown=False),
     ),
     note=(
-        "The state at the error, not at the snapshot. Real exhaustion: more was asked for than was "
-        "free; fragmentation: enough was free, in pieces; process limit: the device had room, and "
-        "the process was not allowed it."
+        "The state at the error itself. Own free: in the allocator's segments. Real exhaustion: "
+        "too little was free; fragmentation: enough, in pieces; process limit: the device had room."
     ),
 )

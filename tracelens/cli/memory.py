@@ -1,0 +1,224 @@
+"""Show where GPU memory went: its peak, what was live, the largest allocations, what stands out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from tracelens import registry
+from tracelens.cli import _files, _output, _progress
+from tracelens.cli._options import Names, rules
+from tracelens.errors import NothingToShowError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tracelens.links.memory import Ask, Memory
+    from tracelens.render import Renderer
+    from tracelens.trace.model import Trace
+
+_EPILOG = """
+\b
+Examples:
+  tracelens memory snapshot.pickle
+  tracelens memory snapshot.pickle --at end --group file
+  tracelens memory snapshot.pickle --table largest --top 0
+  tracelens memory snapshot.pickle --category 'KV cache=cache\\.py' --table categories
+  tracelens memory snapshot.pickle --format json | jq .tables.phases
+  tracelens memory snapshot.pickle --figure peak.html
+"""
+
+_TOP_OF_TEXT: Final = 5
+_TOP: Final = 20
+_FIGURES: Final = (".html", ".svg", ".png")
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("path", metavar="PATH", type=click.Path(path_type=Path))
+@click.option(
+    "--table",
+    "-t",
+    "tables",
+    multiple=True,
+    metavar="NAME",
+    type=Names("memory_table", "all"),
+    help="Show this table (again for more; `all` for every one).",
+)
+@click.option(
+    "--at",
+    default="peak",
+    show_default=True,
+    metavar="peak|oom|end|STEP",
+    help="When to look at what is live: a step's number is the peak of that step.",
+)
+@click.option(
+    "--group",
+    default="stack",
+    show_default=True,
+    metavar="stack|phase|file",
+    help="What to put together of what is live.",
+)
+@click.option("--device", type=int, metavar="N", help="Only memory of this CUDA device.")
+@click.option(
+    "--category",
+    "categories",
+    multiple=True,
+    metavar="NAME=REGEX",
+    help="Blocks whose call stack matches are of this category; comes before the built-in rules.",
+)
+@click.option(
+    "--phases",
+    "phase_rules",
+    multiple=True,
+    metavar="NAME=REGEX",
+    help="Ranges that match are this phase; comes before the built-in rules.",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(min=0),
+    default=None,
+    metavar="N",
+    help="Rows to show of each table; 0 for all. JSON and CSV always hold all.",
+)
+@click.option(
+    "--format",
+    "-f",
+    "renderer",
+    default="text",
+    show_default=True,
+    metavar="FORMAT",
+    type=Names("renderer"),
+    help="text, json, csv, markdown, latex or html.",
+)
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to this file.")
+@click.option(
+    "--figure",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw memory over time by category (--group phase: by phase) into a .html, .svg or .png.",
+)
+@click.option("--force", is_flag=True, help="Overwrite the output file.")
+@click.option("--no-cache", is_flag=True, help="Read the recording itself, and leave no cache.")
+def memory(  # noqa: PLR0917 (click passes them by keyword)
+    path: Path,
+    tables: tuple[str, ...],
+    at: str,
+    group: str,
+    device: int | None,
+    categories: tuple[str, ...],
+    phase_rules: tuple[str, ...],
+    top: int | None,
+    renderer: str,
+    output: Path | None,
+    figure: Path | None,
+    force: bool,
+    no_cache: bool,
+) -> None:
+    """Show where the GPU memory of a recording went.
+
+    PATH is a memory snapshot of PyTorch (torch.cuda.memory._dump_snapshot), a torch.profiler
+    trace with profile_memory=True, an Nsight Systems export with --cuda-memory-usage=true, or a
+    folder that holds one of these, with another recording of the same run beside it or not.
+    """
+    from tracelens.links.memory import Ask
+    from tracelens.tables import build
+    from tracelens.tables.memory_report import MEMORY, defaults
+
+    chosen: Renderer = registry.load("renderer", renderer)
+    names = _tables(tables, renderer)
+    ask = Ask(
+        device=device,
+        at=at,
+        group=group,
+        categories=rules("--category", categories, "KV cache=cache"),
+        phase_rules=rules("--phases", phase_rules),
+    )
+    for file in (output, figure):
+        _files.check_free(file, [path], force=force)
+    if figure is not None and figure.suffix not in _FIGURES:
+        raise UsageError(f"--figure {figure}: its name must end in {', '.join(_FIGURES)}.")
+    found = [
+        _remember(*pair, ask, cache=not no_cache) for pair in _recordings(path, cache=not no_cache)
+    ]
+    reports = [build.report_on(one, names or defaults(one), MEMORY) for one in found]
+    if figure is not None:
+        _draw(found, figure)
+    top = top if top is not None else (_TOP_OF_TEXT if renderer == "text" and not tables else _TOP)
+    _output.put(chosen.render(reports, _output.options(top, output)), output)
+    _output.say_what_is_missing(
+        reports, names or [t.name for r in reports for t in r.tables], renderer
+    )
+
+
+def _tables(asked: Sequence[str], renderer: str) -> tuple[str, ...]:
+    from tracelens.tables import build
+    from tracelens.tables.memory_report import MEMORY
+
+    if "all" in asked or (not asked and renderer == "json"):
+        return build.all_tables(MEMORY)
+    return tuple(dict.fromkeys(build.resolve(name, MEMORY.tables) for name in asked))
+
+
+def _remember(path: Path, beside: Path | None, ask: Ask, *, cache: bool) -> Memory:
+    """Return a recording made ready, with the ranges of one beside it, if there is one."""
+    from tracelens.links.memory import remember
+
+    other = None if beside is None else _opened(beside, cache=cache)
+    return remember(_opened(path, cache=cache), ask, other)
+
+
+def _opened(path: Path, *, cache: bool) -> Trace:
+    from tracelens.readers.open import open_trace
+
+    with _progress.shown(f"Reading {path.name}") as progress:
+        return open_trace(path, cache=cache, progress=progress)
+
+
+def _recordings(path: Path, *, cache: bool) -> list[tuple[Path, Path | None]]:
+    """Return the recordings to show, each with another of the same run, whose ranges may help.
+
+    A folder's snapshots are shown, or else whatever else holds memory events. What else is there
+    of the same name up to its first point, or alone beside a snapshot alone, is of the same run.
+
+    Raises:
+        NothingToShowError: no recording of the folder holds memory.
+    """
+    if _files.is_single(path):
+        return [(path, None)]
+    traces = {file: _opened(file, cache=cache) for file in _files.recordings([path])}
+    snapshots = [file for file, trace in traces.items() if "blocks" in trace]
+    rest = [file for file in traces if file not in snapshots]
+    if snapshots:
+        pairs = [
+            (file, next((r for r in rest if _stem(r) == _stem(file)), None)) for file in snapshots
+        ]
+        if len(snapshots) == len(rest) == 1:
+            return [(snapshots[0], rest[0])]
+        return pairs
+    with_memory = [file for file in rest if "memory" in traces[file]]
+    if not with_memory:
+        raise NothingToShowError(
+            f"No recording in {path} holds memory. Take a snapshot with "
+            "torch.cuda.memory._record_memory_history() and _dump_snapshot(FILE)."
+        )
+    return [(file, None) for file in with_memory]
+
+
+def _stem(path: Path) -> str:
+    return path.name.partition(".")[0]
+
+
+def _draw(found: Sequence[Memory], figure: Path) -> None:
+    """Write the figure of the only recording."""
+    if len(found) > 1:
+        raise UsageError(
+            f"--figure draws one recording, and there are {len(found)}. Name one of them."
+        )
+    from tracelens.figures.memory import draw
+
+    _files.write_bytes(figure, draw(found[0], figure.suffix.removeprefix(".")))
+
+
+COMMAND = memory

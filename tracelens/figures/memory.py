@@ -1,0 +1,160 @@
+"""Memory over time as a figure: what was live by category or by phase, and where the peak is."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+from tracelens import units
+from tracelens.analyses.memory.composition import composition
+from tracelens.analyses.memory.devices import devices
+from tracelens.analyses.memory.timeline import timeline
+from tracelens.errors import NothingToShowError, UsageError
+
+if TYPE_CHECKING:
+    from tracelens.links.memory import Memory
+
+INSTALL: Final = "pip install 'tracelens-gpu[images]'"
+_WIDTH: Final = 1200
+_HEIGHT: Final = 600
+_GIB: Final = 1 << 30
+_MOST_PHASES: Final = 24
+# Okabe and Ito's colours, which colour-blind readers tell apart; grey is for what is unknown.
+_COLOURS: Final = (
+    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#8c6bb1",
+)  # fmt: skip
+_GREY: Final = "#b0b7bd"
+
+
+def draw(memory: Memory, form: str) -> bytes:
+    """Return the figure as a file: `html` (complete, with all it needs), `svg` or `png`.
+
+    Raises:
+        UsageError: plotly, kaleido or the browser that kaleido draws with is not installed.
+        NothingToShowError: nothing was live.
+    """
+    figure = _figure(memory)
+    if form == "html":
+        page: str = figure.to_html(include_plotlyjs=True, full_html=True)
+        return page.encode()
+    try:
+        import kaleido as _  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"A .{form} needs kaleido: {INSTALL}. A .html does not.") from error
+    try:
+        image: bytes = figure.to_image(format=form, width=_WIDTH, height=_HEIGHT)
+    except Exception as error:
+        if "chrome" in str(error).lower() or "browser" in str(error).lower():
+            raise UsageError(
+                f"A .{form} is drawn by a browser, and kaleido finds none: install Chrome or "
+                "Chromium (plotly_get_chrome does), or write a .html."
+            ) from error
+        raise
+    return image
+
+
+def _figure(memory: Memory) -> Any:
+    try:
+        import plotly.graph_objects as go
+    except ImportError as error:
+        raise UsageError(f"Figures need plotly: {INSTALL}.") from error
+    top = devices(memory).sort("peak_active_bytes", descending=True).row(0, named=True)
+    device = top["device"]
+    history = timeline(memory).filter(pl.col("device") == device)
+    course = composition(memory).filter(pl.col("device") == device)
+    if course.is_empty():
+        raise NothingToShowError("Nothing was live, so that there is nothing to draw.")
+    moments, axis = _moments(history)
+    unmatched = "no phase" if memory.ask.group == "phase" else "no rule fits"
+    figure = go.Figure()
+    for group, colour in _groups(course):
+        held = course.filter(pl.col("group").eq_missing(pl.lit(group, pl.String)))
+        sizes = moments.join(
+            held.select("index", "bytes"), on="index", how="left", nulls_equal=True
+        )
+        figure.add_scatter(
+            x=sizes["x"].to_list(),
+            y=(sizes["bytes"].fill_null(0) / _GIB).to_list(),
+            name=escape(group or unmatched),
+            mode="lines",
+            line={"width": 0, "shape": "hv", "color": colour},
+            stackgroup="live",
+        )
+    _add_reserved(figure, history, moments)
+    _add_phases(figure, history, moments)
+    _add_peak(figure, moments, top)
+    axes = {"showgrid": True, "gridcolor": "#e5e8eb", "zeroline": False}
+    figure.update_layout(
+        title=escape(f"{memory.trace.source.path.name}: memory of device {device}"),
+        template="plotly_white",
+        font={"family": "system-ui, sans-serif", "size": 14},
+        xaxis={"title": axis, **axes},
+        yaxis={"title": "live memory (GiB)", "hoverformat": ".3f", "rangemode": "tozero", **axes},
+        hovermode="x unified",
+        legend={"orientation": "h", "y": -0.18, "traceorder": "normal"},
+        margin={"l": 70, "r": 30, "t": 80, "b": 60},
+    )
+    return figure
+
+
+def _moments(history: pl.DataFrame) -> tuple[pl.DataFrame, str]:
+    """Return index and x of the moments: milliseconds where times are known, or the index."""
+    times = history["time_ns"].drop_nulls()
+    known = history.filter(pl.col("index").is_not_null())
+    if times.len() == known.height and times.len() and times.is_sorted():
+        at = (pl.col("time_ns") - times[0]) / 1e6
+        return history.select("index", x=at.fill_null(0.0)), "time since the first event (ms)"
+    return history.select("index", x=pl.col("index").fill_null(0)), "event"
+
+
+def _groups(course: pl.DataFrame) -> list[tuple[str | None, str]]:
+    """Return the groups with their colours: what lives longest below, what fits no rule on top."""
+    least = course.group_by("group").agg(least=pl.col("bytes").min(), most=pl.col("bytes").max())
+    counts = course.group_by("group").len()
+    order = least.join(counts, on="group", nulls_equal=True).sort(
+        pl.col("group").is_null(), "len", "least", "group", descending=[False, True, True, False]
+    )
+    names = order["group"].to_list()
+    colours = iter([*_COLOURS, *[_GREY] * len(names)])
+    return [(name, _GREY if name is None else next(colours)) for name in names]
+
+
+def _add_reserved(figure: Any, history: pl.DataFrame, moments: pl.DataFrame) -> None:
+    if history["reserved_bytes"].null_count() < history.height:
+        figure.add_scatter(
+            x=moments["x"].to_list(),
+            y=(history["reserved_bytes"] / _GIB).to_list(),
+            name="reserved",
+            mode="lines",
+            line={"width": 1.5, "shape": "hv", "color": "#444c54", "dash": "dot"},
+        )
+
+
+def _add_phases(figure: Any, history: pl.DataFrame, moments: pl.DataFrame) -> None:
+    """Mark where each phase begins, unless there are too many to read."""
+    begins = history.select("phase", x=moments["x"]).filter(
+        pl.col("phase").is_not_null() & pl.col("phase").ne_missing(pl.col("phase").shift())
+    )
+    for phase, x in begins.iter_rows() if begins.height <= _MOST_PHASES else ():
+        figure.add_vline(
+            x=x,
+            line={"width": 1, "dash": "dot", "color": _GREY},
+            annotation={"text": escape(phase), "textangle": 0, "font": {"size": 12}},
+            annotation_position="top right",
+        )
+
+
+def _add_peak(figure: Any, moments: pl.DataFrame, top: dict[str, Any]) -> None:
+    at = moments.filter(pl.col("index").eq_missing(pl.lit(top["peak_index"], pl.Int64)))
+    where = "" if top["peak_phase"] is None else f" in {escape(top['peak_phase'])}"
+    if at.height:
+        figure.add_annotation(
+            x=at["x"][0],
+            y=top["peak_active_bytes"] / _GIB,
+            text=f"peak {units.size(top['peak_active_bytes'])}{where}",
+            showarrow=True,
+            arrowhead=2,
+            ay=-40,
+        )
