@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from collections import Counter, defaultdict
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.build import Nsys, training_step
+from tests.exports.handmade import made, pytorch_step, snapshot
 from tracelens.__main__ import run
 from tracelens.cli.export import COMMAND
 from tracelens.exports.perfetto import _in_lanes, write
@@ -23,6 +25,8 @@ from tracelens.readers.open import open_trace
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tracelens.trace.model import Trace
 
 Event = dict[str, Any]
 DEEPEST = 512  # what Perfetto allows
@@ -33,8 +37,12 @@ def exported(trace: Nsys, folder: Path, cut: Cut | None = None) -> list[Event]:
 
 
 def exported_file(path: Path, folder: Path, cut: Cut | None = None) -> list[Event]:
+    return drawn(open_trace(path, everything=True), folder, cut)
+
+
+def drawn(trace: Trace, folder: Path, cut: Cut | None = None) -> list[Event]:
     out = folder / "out.json"
-    write(link(open_trace(path, everything=True), cut), out)
+    write(link(trace, cut), out)
     text = out.read_text(encoding="utf-8")
     assert not any(ord(c) < 0x20 for c in text.replace("\n", ""))
     events: list[Event] = json.loads(text, parse_float=Decimal)["traceEvents"]
@@ -62,6 +70,18 @@ def names_of_tracks(events: list[Event]) -> dict[tuple[int, int], str]:
     return {track(e): e["args"]["name"] for e in events if e["name"] == "thread_name"}
 
 
+def counters(events: list[Event]) -> dict[tuple[str, str], list[tuple[int, int | Decimal]]]:
+    """Return (process, name as Perfetto makes it) -> time and value of each sample."""
+    processes = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
+    found = defaultdict(list)
+    for event in events:
+        if event["ph"] == "C":
+            ((unit, value),) = event["args"].items()
+            key = processes[event["pid"]], f"{event['name']} {unit}"
+            found[key].append((ns(event["ts"]), value))
+    return dict(found)
+
+
 def check_as_perfetto_reads_it(events: list[Event]) -> None:
     """Import events by the rules of Perfetto's trace processor, of which there is no package.
 
@@ -73,6 +93,7 @@ def check_as_perfetto_reads_it(events: list[Event]) -> None:
     arrows: dict[str, dict[int, Event]] = {"s": {}, "f": {}}
     timed = [e for e in events if e["ph"] != "M"]
     assert all(ns(e["ts"]) >= 0 and ns(e.get("dur", 0)) >= 0 for e in timed)
+    timed = [e for e in timed if e["ph"] != "C"]
     for event in sorted(timed, key=lambda e: (e["ts"], -e["dur"] if "dur" in e else 1)):
         stack, now = stacks[track(event)], ns(event["ts"])
         if event["ph"] == "X":
@@ -329,10 +350,132 @@ def test_on_a_lane_nothing_overlaps_and_no_lane_is_used_before_it_is_needed(
         assert mine["lane"].max() <= max(most, 0)
 
 
+def test_ops_stand_with_the_calls_they_make_and_python_frames_by_themselves(
+    tmp_path: Path,
+) -> None:
+    events = drawn(pytorch_step(), tmp_path)
+
+    check_as_perfetto_reads_it(events)
+    names = names_of_tracks(events)
+    tracks = {(e["name"], names[track(e)]) for e in slices(events, "range", "api")}
+    assert tracks == {
+        ("train.py(3): step", "python3, Python frames"),
+        ("forward", "python3"), ("aten::mm", "python3"), ("cudaLaunchKernel", "python3"),
+        ("cudaMemcpyAsync", "python3"), ("backward", "python3"),
+        ("MmBackward0", "pt_autograd_0"), ("cuLaunchKernelEx", "pt_autograd_0"),
+    }  # fmt: skip
+    (op,) = (e for e in slices(events) if e["name"] == "aten::mm")
+    assert op["args"] == {"kind": "op", "dims": "[[4, 8], [8, 2]]", "sequence": 7}
+    order = [names[track(e)] for e in events if e["name"] == "thread_sort_index"]
+    assert order[:3] == ["python3", "python3, Python frames", "pt_autograd_0"]
+
+
+def test_a_frame_that_ends_inside_an_annotation_moves_nothing(tmp_path: Path) -> None:
+    """The frame that closes a range ends after it, so that the two cross."""
+    thread = {"pid": 100, "tid": 100}
+    trace = made(
+        ranges=[
+            {**thread, "kind": "annotation", "start_ns": 10, "end_ns": 50, "name": "forward"},
+            {**thread, "kind": "python", "start_ns": 40, "end_ns": 60, "name": "__exit__"},
+            {**thread, "kind": "op", "start_ns": 20, "end_ns": 30, "name": "aten::mm"},
+        ]
+    )
+
+    events = drawn(trace, tmp_path)
+
+    check_as_perfetto_reads_it(events)
+    assert set(names_of_tracks(events).values()) == {"thread 100", "thread 100, Python frames"}
+
+
+def test_memory_is_drawn_as_the_recorder_counted_it(tmp_path: Path) -> None:
+    events = drawn(pytorch_step(), tmp_path)
+
+    assert counters(events) == {
+        ("GPU 0 NVIDIA H200", "allocated bytes"): [(12, 1_064), (35, 1_000)],
+        ("GPU 0 NVIDIA H200", "reserved bytes"): [(12, 2_048)],
+    }
+
+
+def test_memory_is_added_up_where_the_recorder_did_not(tmp_path: Path) -> None:
+    trace = Nsys()
+    training_step(trace)
+    trace.memory_usage(5, 1_024, 0x1000)
+    trace.memory_usage(7, 512, 0x2000)
+    trace.memory_usage(8, 4_096, 0x9000, kind="pinned")
+    trace.memory_usage(9, 1_024, 0x1000, free=True)
+    trace.memory_usage(9, 64, 0x1000, device=1)
+
+    events = exported(trace, tmp_path)
+
+    assert counters(events) == {
+        ("GPU 0", "allocated bytes"): [(5, 1_024), (7, 1_536), (9, 512)],
+        ("GPU 1", "allocated bytes"): [(9, 64)],
+    }
+
+
+def test_a_snapshot_is_drawn_from_what_was_there_before_it(tmp_path: Path) -> None:
+    events = drawn(snapshot(), tmp_path)
+
+    check_as_perfetto_reads_it(events)
+    start = 1_790_857_026_000_000_000
+    assert counters(events) == {
+        ("GPU 0", "allocated bytes"): [(start, 0), (start + 1, 512), (start + 2, 612),
+                                       (start + 4, 512)],
+        ("GPU 0", "reserved bytes"): [(start, 2_048)],
+    }  # fmt: skip
+
+
+def test_metrics_are_counters_of_their_gpu(tmp_path: Path) -> None:
+    trace = Nsys()
+    training_step(trace)
+    trace.device(0, "NVIDIA H200")
+    for at, active in ((7, 80), (9, 100)):
+        trace.gpu_metric("SM Active [%]", at, active)
+    trace.gpu_metric("Clock", 7, 1_980, device=1)
+
+    events = exported(trace, tmp_path)
+
+    assert counters(events) == {
+        ("GPU 0 NVIDIA H200, used by python 100", "SM Active [%]"): [(7, 80), (9, 100)],
+        ("GPU 1, used by process unknown", "Clock value"): [(7, 1_980)],
+    }
+
+
+def test_samples_are_cut_as_the_work_is(tmp_path: Path) -> None:
+    trace = Nsys()
+    training_step(trace)
+    for at in (50, 600, 5_000):
+        trace.gpu_metric("SM Active [%]", at, at)
+        trace.gpu_metric("SM Active [%]", at, at, device=1)
+        trace.memory_usage(at, 1_024, at)
+
+    events = exported(trace, tmp_path, Cut(within="backward"))
+
+    assert counters(events) == {
+        ("GPU 0", "allocated bytes"): [(600, 2_048)],
+        ("GPU 0", "SM Active [%]"): [(600, 600)],
+    }
+
+
+@given(st.floats(), st.text(max_size=20))
+def test_any_sample_gives_valid_json(
+    tmp_path_factory: pytest.TempPathFactory, value: float, name: str
+) -> None:
+    name = name.encode("utf-8", "replace").decode()
+    sample = {"device": 0, "name": name, "value": value}
+    work = {"kind": "kernel", "pid": 1, "device": 0, "start_ns": 0, "end_ns": 5, "name": "k"}
+    trace = made(gpu_ops=[work], counters=[{**sample, "time_ns": 3}])
+
+    found = counters(drawn(trace, tmp_path_factory.mktemp("sampled")))
+
+    assert [float(v) for ((_, v),) in found.values()] == [value] * math.isfinite(value)
+
+
 @pytest.mark.corpus
 @pytest.mark.slow
-def test_real_recordings_are_drawn_whole(corpus: Path, tmp_path: Path) -> None:
-    for path in sorted((corpus / "nsys").glob("*.sqlite")):
+@pytest.mark.parametrize("kind", ["nsys", "kineto", "memory", "multirank"])
+def test_real_recordings_are_drawn_whole(corpus: Path, tmp_path: Path, kind: str) -> None:
+    for path in sorted(file for file in (corpus / kind).rglob("*") if file.is_file()):
         trace = open_trace(path)
         events = exported_file(path, tmp_path)
 

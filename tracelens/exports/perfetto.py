@@ -1,4 +1,4 @@
-"""A timeline for ui.perfetto.dev: ranges and calls, GPU streams, launch arrows and phases.
+"""A timeline for ui.perfetto.dev: ranges, calls, GPU streams, launch arrows, phases and memory.
 
 The file is JSON in Chrome's trace event format. Perfetto drops a slice that overlaps another one
 on its track without nesting in it, so whatever overlaps gets a track of its own; and it drops
@@ -19,9 +19,11 @@ from tracelens import __version__
 from tracelens.errors import NothingToShowError
 from tracelens.exports import Exporter, Progress, no_progress
 from tracelens.exports.cuts import calls
+from tracelens.links.allocations import replay
 from tracelens.links.linked import NO_PHASE
+from tracelens.trace.intervals import at, innermost
 from tracelens.trace.nesting import nested
-from tracelens.trace.schema import API, GPU_OPS, RANGES
+from tracelens.trace.schema import API, GPU_OPS, OPS, RANGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +39,7 @@ _ROWS: Final = 50_000
 _COMPRESSION: Final = 4  # half the time of the default level, for a tenth more bytes
 _FIRST_MADE_UP: Final = 10_000_000  # above every process id of Linux
 _LAST_REAL: Final = 2**31 - 1
+_EXACT: Final = 2.0**53
 _COLOURS: Final = {
     "forward": "thread_state_running",
     "backward": "thread_state_iowait",
@@ -44,8 +47,16 @@ _COLOURS: Final = {
 }
 """Colours of chrome://tracing; Perfetto colours by name and ignores them."""
 
-_THREAD: Final = ("pid", "tid")
+_THREAD: Final = ("pid", "tid", "frames")
+"""A thread's Python frames have a track of their own: they close later than what they call."""
 _STREAM: Final = ("pid", "device", "context", "stream")
+_SAMPLES: Final = {
+    "time_ns": pl.Int64,
+    "pid": pl.Int32,
+    "device": pl.Int32,
+    "name": pl.String,
+    "value": pl.Float64,
+}
 _DETAILS: Final = (
     "correlation", "bytes", "graph_id", "graph_node", "grid_x", "grid_y", "grid_z",
     "block_x", "block_y", "block_z", "registers", "shared_bytes",
@@ -63,16 +74,19 @@ def write(linked: Linked, path: Path, /, *, progress: Progress = no_progress) ->
     steps = _steps(linked, tracks)
     gpu = _on_streams(linked, tracks)
     phases = _phases(gpu, tracks)
-    if not cpu.height and not gpu.height:
+    counters = _counters(linked, tracks)
+    if not cpu.height and not gpu.height and not counters.height:
         raise NothingToShowError(
-            f"{linked.trace.source.path.name} holds no GPU work, API calls or ranges to draw."
+            f"{linked.trace.source.path.name} holds no GPU work, API calls, ranges or memory "
+            "events to draw."
         )
-    clock = _clock((cpu, steps, gpu))
+    clock = _clock((cpu, steps, gpu, counters))
     parts = (
         _Part(phases, _phase_text(clock)),
         _Part(steps, _step_text(clock)),
         _Part(cpu, _cpu_text(clock, cpu), _names(linked, cpu)),
         _Part(gpu, _gpu_text(clock, linked.rules.phases()), _details(linked, cpu)),
+        _Part(counters, _counter_text(clock, counters)),
     )
     done, total = 0, sum(part.frame.height for part in parts)
     with _opened(path) as file:
@@ -203,8 +217,9 @@ class _Labels:
         if kind == "phases":
             return "phase that launched the work"
         if kind == "thread":
-            pid, tid, lane = key
+            pid, tid, frames, lane = key
             name = self._threads.get((pid, tid)) or f"thread {_known(tid)}"
+            name = f"{name}, Python frames" if frames else name
         elif kind == "stream":
             _, _, context, stream, lane = key
             name = f"stream {_known(stream)}, context {_known(context)}"
@@ -232,14 +247,18 @@ def _on_threads(linked: Linked, tracks: _Tracks) -> pl.DataFrame:
         parts.append(linked.ranges().with_columns(cat=pl.lit("range")).collect())
     if (api := calls(linked)) is not None:
         parts.append(api.with_columns(cat=pl.lit("api")))
-    both = pl.concat(parts, how="diagonal_relaxed").drop("range_id", "depth", "lane", "parent")
-    both = nested(both).drop("range_id", "depth", "parent")
+    both = pl.concat(parts, how="diagonal_relaxed").drop("depth", "lane", "parent")
+    both = both.rename({"range_id": "range_row"}).with_columns(
+        frames=(pl.col("kind") == "python").fill_null(value=False)
+    )
+    nests = [nested(both.filter(pl.col("frames") == frames)) for frames in (False, True)]
+    both = pl.concat(nests).drop("range_id", "depth", "parent")
     placed = {
         key: tracks.thread(
             tracks.process("host", key[0], real=key[0]),
             "thread",
             *key,
-            real=None if key[-1] else key[1],
+            real=None if any(key[2:]) else key[1],
         )
         for key in _keys(both, _THREAD)
     }
@@ -288,6 +307,49 @@ def _phases(gpu: pl.DataFrame, tracks: _Tracks) -> pl.DataFrame:
     return _placed(stretches, ("pid", "device"), placed)
 
 
+def _counters(linked: Linked, tracks: _Tracks) -> pl.DataFrame:
+    """Return samples of memory and of metrics with the number of their GPU's process."""
+    frames = [pl.DataFrame(schema=_SAMPLES)]
+    memory = linked.trace.get("memory")
+    if memory is not None and not memory.limit(1).collect().is_empty():
+        frames.append(_memory(linked))
+    if (metrics := linked.trace.get("counters")) is not None:
+        frames.append(metrics.with_columns(pid=pl.lit(None, pl.Int32)).select(*_SAMPLES).collect())
+    samples = pl.concat(frames).rename({"time_ns": "start_ns"})
+    samples = samples.filter(pl.col("start_ns").is_not_null(), pl.col("value").is_finite())
+    if linked.spans is not None:
+        spans = ((start, end, 1) for _, start, end in linked.spans)
+        samples = samples.filter(at(*innermost(spans), samples["start_ns"]).is_not_null())
+    if not linked.whole:
+        samples = samples.filter(pl.col("device").is_in(linked.ops["device"].unique().implode()))
+    users = [of for kind, of in tracks.processes if kind == "gpu"]
+    placed = []
+    for pid, device in samples.select("pid", "device").unique(maintain_order=True).iter_rows():
+        of_device = [of for of in users if of[1] == device]
+        # Metrics name no process; what one process uses alone, they stand with.
+        of = of_device[0] if pid is None and len(of_device) == 1 else (pid, device)
+        placed.append((pid, device, tracks.process("gpu", *of)))
+    schema = {"pid": pl.Int32, "device": pl.Int32, "track_pid": pl.Int64}
+    where = pl.DataFrame(placed, schema=schema, orient="row")
+    return samples.join(where, on=["pid", "device"], nulls_equal=True, maintain_order="left")
+
+
+def _memory(linked: Linked) -> pl.DataFrame:
+    """Return what each device had allocated and reserved, whenever that changed."""
+    history = replay(linked.trace)
+    # Of allocations alone it is not known what an allocator held beyond them.
+    curves = ("allocated",) if history.kind == "deltas" else ("allocated", "reserved")
+    parts = []
+    for curve in curves:
+        value = pl.col(f"{curve}_bytes").cast(pl.Float64).alias("value")
+        events = history.events.select(
+            "time_ns", "pid", "device", value, name=pl.lit(f"{curve} bytes")
+        )
+        changed = pl.col("value").ne_missing(pl.col("value").shift()).over("device")
+        parts.append(events.drop_nulls("time_ns").filter(changed).select(*_SAMPLES))
+    return pl.concat(parts)
+
+
 def _keys(frame: pl.DataFrame, keys: Keys) -> Iterator[tuple[int, ...]]:
     return frame.select(*keys, "lane").unique().sort(*keys, "lane", nulls_last=True).iter_rows()
 
@@ -334,10 +396,23 @@ def _first_free(rows: pl.DataFrame) -> list[int]:
 
 
 def _names(linked: Linked, cpu: pl.DataFrame) -> Callable[[pl.DataFrame], pl.DataFrame]:
-    """Return what adds `text`, their name as JSON, to ranges and calls."""
+    """Return what adds to ranges and calls `text`, their name as JSON, and what PyTorch says."""
     names = linked.trace["names"].join(cpu.lazy(), on="name_id", how="semi").collect()
     quoted = names.select("name_id", text=_quoted(names["name"]))
-    return lambda piece: piece.join(quoted, on="name_id", how="left", maintain_order="left")
+    ops = linked.trace.get("ops")
+    ops = OPS.empty().lazy() if ops is None else ops
+    said = ops.select("sequence", "dims", range_row="range_id").collect()
+    dims = said.select(pl.col("dims").drop_nulls().unique()).to_series()
+    shapes = pl.DataFrame({"dims": dims, "shapes": _quoted(dims)})
+
+    def complete(piece: pl.DataFrame) -> pl.DataFrame:
+        return (
+            piece.join(quoted, on="name_id", how="left", maintain_order="left")
+            .join(said, on="range_row", how="left", maintain_order="left")
+            .join(shapes, on="dims", how="left", maintain_order="left")
+        )
+
+    return complete
 
 
 def _details(linked: Linked, cpu: pl.DataFrame) -> Callable[[pl.DataFrame], pl.DataFrame]:
@@ -461,12 +536,33 @@ def _cpu_text(clock: _Clock, cpu: pl.DataFrame) -> pl.Expr:
     args = [
         _arg("domain", pl.when(pl.col("domain") != "").then(domain)),
         _arg("kind", pl.format('"{}"', pl.col("kind").cast(pl.String))),
+        _arg("dims", pl.col("shapes")),
+        _arg("sequence"),
         _arg("end_tid"),
         _arg("closed", pl.when(~pl.col("closed")).then(pl.lit("false"))),
         _arg("correlation"),
         _arg("status", pl.when(pl.col("status") != 0).then("status")),
     ]
     return _slice(clock, pl.col("cat"), pl.col("text").fill_null(_json("(unnamed)")), args)
+
+
+def _counter_text(clock: _Clock, counters: pl.DataFrame) -> pl.Expr:
+    """Return one sample; Perfetto calls the track by name and unit, with a blank between."""
+    names = {}
+    for name in counters["name"].unique():
+        head, _, unit = _clean(name).rpartition(" ")
+        names[name] = f'{_json(head or unit)},"args":{{{_json(unit if head else "value")}:'
+    value = pl.col("value")
+    whole = (value.round() == value) & (value.abs() < _EXACT)
+    number = pl.when(whole).then(value.cast(pl.Int64, strict=False).cast(pl.String))
+    return pl.concat_str(
+        pl.lit('{"ph":"C","ts":'),
+        clock.at(pl.col("start_ns")),
+        pl.format(',"pid":{},"tid":{},"name":', "track_pid", "track_pid"),
+        pl.col("name").replace_strict(names, default="", return_dtype=pl.String),
+        number.otherwise(value.cast(pl.String)),
+        pl.lit("}}"),
+    )
 
 
 def _gpu_text(clock: _Clock, phases: Sequence[str]) -> pl.Expr:
