@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from tracelens.links.category_sums import category_sums, totals
 from tracelens.trace.schema import BLOCKS, MEMORY, SEGMENTS
 
 if TYPE_CHECKING:
@@ -52,8 +53,9 @@ class Replay:
     """The history of every device.
 
     ``kind`` tells what was recorded: `snapshot` (every event and the state at the end),
-    `totals` (the allocator's own totals after each event, as torch.profiler records them) or
-    `deltas` (allocations and frees alone, as Nsight Systems records those of CUDA itself).
+    `totals` (the allocator's own totals after each event, as torch.profiler records them),
+    `deltas` (allocations and frees alone, as Nsight Systems records those of CUDA itself) or
+    `sums` (sums by category and no events: see `links.category_sums`).
 
     ``events`` are the events device by device, in order: `index` is the place in the device's
     history, `allocated_bytes`, `active_bytes` and `reserved_bytes` what held after the event.
@@ -75,6 +77,8 @@ class Replay:
 
 def replay(trace: Trace) -> Replay:
     """Replay the `memory` table of a trace; without one, all that is known is the end state."""
+    if (sums := category_sums(trace)) is not None:
+        return _of_sums(totals(sums))
     table = trace.get("memory")
     everything = MEMORY.empty().lazy() if table is None else table
     kinds = pl.col("memory_kind")
@@ -102,6 +106,28 @@ def replay(trace: Trace) -> Replay:
     ).with_columns(pl.col("unmatched_frees").fill_null(0))
     return Replay(
         kind, raw.select("index", *_KEPT).hstack(curves), lives, facts.select(list(_DEVICES))
+    )
+
+
+def _of_sums(held: pl.DataFrame) -> Replay:
+    """Return sums as the history of one device, which begins with the first of them."""
+    nothing = {n: t for n, t in MEMORY.schema().items() if n in _KEPT}
+    events = held.with_columns(
+        pl.lit(None, t).alias(n) for n, t in nothing.items() if n != "time_ns"
+    ).with_columns(
+        device=pl.lit(0, pl.Int32),
+        pid=pl.lit(0, pl.Int32),
+        action=pl.lit("sum"),
+        allocated_bytes="bytes",
+        active_bytes="bytes",
+        reserved_bytes=pl.lit(None, pl.Int64),
+    )
+    first, last = held["bytes"].first(), held["bytes"].last()
+    row = {"device": 0, "events": held.height, "unmatched_frees": 0, "one_free": False}
+    row |= {f"baseline_{c}": first for c in CURVES[:2]} | {f"end_{c}": last for c in CURVES[:2]}
+    devices = pl.DataFrame([row] if held.height else [], schema=dict(_DEVICES))
+    return Replay(
+        "sums", events.select("index", *_KEPT, *CURVES), pl.DataFrame(schema=dict(_LIVES)), devices
     )
 
 
@@ -208,9 +234,10 @@ def _prefixed(prefix: str) -> dict[str, str]:
 def _baselines(raw: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
     """Return the baselines of each event's device; a single row where there is one device."""
     named = facts.select("device", **{c: f"baseline_{c}" for c in CURVES})
+    if not raw.height:
+        return named.clear()
     if _is_one(raw):
-        device = raw["device"][0] if raw.height else None
-        return named.filter(pl.col("device") == device)
+        return named.filter(pl.col("device") == raw["device"][0])
     return raw.select("device").join(named, on="device", how="left", maintain_order="left")
 
 

@@ -105,7 +105,7 @@ def _with_cause(
     into = pl.col("last_end_ns") > pl.col("start_ns") - LAUNCHING_NS
     pause = pl.col("launch_ns") - pl.max_horizontal("last_end_ns", "start_ns")
     cause = (
-        pl.when(pl.col("launch_ns").is_null())
+        pl.when(pl.col("launch_row").is_null())
         .then(_cause("unknown"))
         .when(~late)
         .then(_cause("queued"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import polars as pl
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _OP_COLUMNS: Final = ("op_id", "start_ns", "end_ns", "kind", "device", "pid", "name_id")
 NO_PHASE: Final = "(none)"
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -65,18 +66,18 @@ class Linked:
     rules: Rules
     phase_source: str
     spans: tuple[tuple[int, int, int], ...] | None = None
+    cut: Cut = field(default_factory=Cut)
+    """What was asked for."""
     by_execution: bool = False
     """Whether phases were given by when ops ran instead of by when they were launched."""
     whole: bool = True
     """Whether `ops` are all of the trace's."""
-    answers: dict[str, Future[pl.DataFrame]] = field(
-        init=False, default_factory=dict, compare=False
-    )
+    answers: dict[str, Future[Any]] = field(init=False, default_factory=dict, compare=False)
     """What analyses have found out of these very ops, or are finding out, by analysis."""
 
-    def once(self, name: str, make: Callable[[Linked], pl.DataFrame]) -> pl.DataFrame:
+    def once(self, name: str, make: Callable[[Linked], _T]) -> _T:
         """Return ``make`` of this trace, computed at most once, whichever thread asks first."""
-        mine: Future[pl.DataFrame] = Future()
+        mine: Future[_T] = Future()
         answer = self.answers.setdefault(name, mine)
         if answer is mine:
             try:
@@ -130,7 +131,7 @@ def link(trace: Trace, cut: Cut | None = None) -> Linked:
     linked_to = remembered(
         trace,
         "launches",
-        lambda: launches(ops, trace.get("api")),
+        lambda: launches(ops, trace.get("api"), trace.get("launched_by"), trace.get("ranges")),
         lambda kept: kept.schema == LAUNCH_COLUMNS and kept.height == work.height,
     )
     work = work.hstack(linked_to)
@@ -147,6 +148,7 @@ def link(trace: Trace, cut: Cut | None = None) -> Linked:
         steps(trace, work, source, known),
         known,
         source,
+        cut=cut,
         by_execution=by_execution,
     )
     return _cut(linked, cut)

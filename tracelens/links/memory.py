@@ -12,6 +12,7 @@ import polars as pl
 from tracelens.errors import NothingToShowError, UsageError
 from tracelens.links.allocations import replay
 from tracelens.links.call_stacks import call_stacks
+from tracelens.links.category_sums import FORMAT
 from tracelens.links.memory_phases import HOW, placed
 from tracelens.links.op_stacks import with_op_stacks
 from tracelens.links.phases import phase_ranges, rules
@@ -127,7 +128,7 @@ def remember(trace: Trace, ask: Ask | None = None, other: Trace | None = None) -
     ask = ask or Ask()
     if ask.group not in GROUPS:
         raise UsageError(f"--group {ask.group}: one of {', '.join(GROUPS)}.")
-    if "memory" not in trace and "blocks" not in trace:
+    if not {"memory", "blocks"} & trace.tables.keys() and trace.source.format != FORMAT:
         raise NothingToShowError(_how_to_record(trace))
     trace = with_op_stacks(trace)
     history = replay(trace)

@@ -45,7 +45,10 @@ def categorised(memory: Memory, lives: pl.DataFrame) -> pl.DataFrame:
     says = told.join(
         memory.stacks.select("stack_id", "says"), on="stack_id", how="left", maintain_order="left"
     )["says"]
-    older, stays = pl.col("pre_existing"), pl.col("completed_index").is_null()
+    # Nothing shows that a block stays where there is no history.
+    with_history = memory.devices.filter(pl.col("events") > 1)["device"].to_list()
+    older = pl.col("pre_existing")
+    stays = pl.col("completed_index").is_null() & pl.col("device").is_in(with_history)
     unknown = older & pl.col("stack_id").is_null()
     first = (
         pl.when(unknown & stays).then(pl.lit(THROUGHOUT)).when(unknown).then(pl.lit(PRE_EXISTING))

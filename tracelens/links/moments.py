@@ -40,7 +40,8 @@ def asked(memory: Memory) -> list[Moment]:
     """
     at = memory.ask.at.strip().lower().removeprefix("step").strip()
     if at in ("peak", "end", "oom"):
-        found = list(named(memory, at))
+        # Without a history, the state at the end is all that is known.
+        found = list(named(memory, "end" if memory.events.is_empty() else at))
     elif at.isdigit():
         found = list(_steps(memory, int(at)))
     else:

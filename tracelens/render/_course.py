@@ -20,7 +20,12 @@ ROWS: Final = 8
 _EIGHTHS: Final = " ▁▂▃▄▅▆▇█"
 _RESERVED: Final = "╌"
 _FLOOR_SHARE: Final = 0.4
-_SHORT: Final = {"forward": "fwd", "backward": "bwd", "optimizer": "opt"}
+_SHORT: Final = {
+    "forward": ("fwd",),
+    "backward": ("bwd",),
+    "backward (inferred)": ("bwd (inferred)", "bwd"),
+    "optimizer": ("optim", "opt"),
+}
 _COLOURS: Final = ("34", "32", "35", "36", "33", "31")
 _MOST_LABELS: Final = 3  # columns that a label needs at least
 
@@ -175,8 +180,8 @@ def _marks(labels: Sequence[str | None], paint: dict[str | None, Style]) -> str:
 
 def _fitted(label: str, length: int) -> str:
     room = length - 1
-    short = _SHORT.get(label, label.removeprefix("step "))
-    text = next((t for t in (label, short) if cells(t) <= room), first(short, room))
+    short = _SHORT.get(label, (label.removeprefix("step "),))
+    text = next((t for t in (label, *short) if cells(t) <= room), first(short[-1], room))
     return "╵" + pad(text, room, right=False)
 
 

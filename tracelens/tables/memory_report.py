@@ -87,11 +87,13 @@ def _where(row: Mapping[str, object]) -> str:
 def trust(memory: Memory) -> tuple[str, ...]:
     """Return lines on what was there before, on phases and on what no stack is known of."""
     lines = [_beginning(memory)] if memory.kind == "snapshot" else [_KINDS[memory.kind]]
-    lines += [" · ".join([_phases(memory), *_stacks(memory)])]
+    lines += [" · ".join(text for text in (_phases(memory), *_stacks(memory)) if text)]
     return tuple(line for line in lines if line)
 
 
 def _beginning(memory: Memory) -> str:
+    if memory.events.is_empty():
+        return "no history was recorded: what follows is the state when the snapshot was taken"
     told = devices(memory)
     before = int(told["baseline_active_bytes"].sum())
     known = f"{units.size(before)} held before the first event (exact)"
@@ -110,7 +112,9 @@ def _beginning(memory: Memory) -> str:
 def _phases(memory: Memory) -> str:
     counts = memory.coverage()
     total = counts["events"]
-    if not total or memory.phase_source == "none":
+    if not total or memory.kind == "sums":
+        return ""
+    if memory.phase_source == "none":
         return "no phases: no annotation, range or call stack names one"
     parts = [
         f"{units.share(counts[how] / total)} {label}" for how, label in _HOW.items() if counts[how]
@@ -134,10 +138,10 @@ def hints(memory: Memory, names: Sequence[str]) -> tuple[str, ...]:
     """Return options that show more of this very recording."""
     possible = {
         "--table fragmentation": memory.kind == "snapshot",
-        "--table churn": memory.lives.height > 0,
+        "--table churn": memory.lives.height > 0 and memory.events.height > 0,
         "--group phase": memory.ask.group != "phase",
         "--table all": True,
-        "--figure peak.html": True,
+        "--figure memory.html": memory.events.height > 1,
     }
     return tuple(hint for hint, fits in possible.items() if fits and hint.split()[-1] not in names)
 
@@ -163,7 +167,10 @@ def shown_as(memory: Memory, table: Table) -> Table:
     label = str(found["at"][0])
     moment = "the peak" if label == "peak" else f"the peak of {label}"
     moment = {"end": "the end", "oom": "the out-of-memory error"}.get(label, moment)
-    return replace(table, title=f"Live at {moment}: {units.size(int(found['bytes'].sum()))}")
+    single = found["device"].n_unique() == 1
+    total = f": {units.size(int(found['bytes'].sum()))}" if single else " of each device"
+    note = "Categories are the profiler's own." if memory.kind == "sums" else table.note
+    return replace(table, title=f"Live at {moment}{total}", note=note)
 
 
 def courses(memory: Memory) -> tuple[Course, ...]:
@@ -216,8 +223,11 @@ def _peaks(memory: Memory, device: int) -> str:
 
 
 def _course_title(memory: Memory, device: int) -> str:
-    held = {"deltas": "Memory taken from CUDA █", "totals": "Memory allocated █ reserved ╌"}
-    what = held.get(memory.kind, "Memory active █ reserved ╌")
+    what = {"deltas": "Memory taken from CUDA █", "totals": "Memory allocated █"}.get(
+        memory.kind, "Memory active █"
+    )
+    if memory.kind in ("snapshot", "totals"):
+        what += " reserved ╌"
     return what if memory.devices.height == 1 else f"{what} on device {device}"
 
 

@@ -8,6 +8,7 @@ import polars as pl
 
 from tracelens.analyses import Analysis
 from tracelens.analyses.memory.timeline import timeline
+from tracelens.links.category_sums import category_sums
 from tracelens.links.memory_categories import categorised
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ def composition(memory: Memory) -> pl.DataFrame:
     null is what no rule fits, or what was allocated in no phase.
     The bytes of an event's groups add up to what was active after it.
     """
+    if (sums := category_sums(memory.trace)) is not None:
+        return _of_sums(memory, sums)
     lives = categorised(memory, memory.lives)
     group = pl.col("category")
     if memory.ask.group == "phase":
@@ -61,6 +64,16 @@ def composition(memory: Memory) -> pl.DataFrame:
     return found.sort("device", "index", "group").select(
         "device", index.alias("index"), "time_ns", "group", "bytes"
     )
+
+
+def _of_sums(memory: Memory, sums: pl.DataFrame) -> pl.DataFrame:
+    marks = timeline(memory).select("device", "index", "time_ns").drop_nulls("index")
+    parts = [
+        marks.join_asof(one.select("index", "bytes"), on="index").with_columns(group=pl.lit(name))
+        for (name,), one in sums.group_by("category", maintain_order=True)
+    ]
+    found = pl.concat(parts).filter(pl.col("bytes") != 0).sort("index", "group")
+    return found.select("device", "index", "time_ns", "group", "bytes")
 
 
 ANALYSIS = composition

@@ -8,6 +8,7 @@ import polars as pl
 
 from tracelens.analyses import Analysis
 from tracelens.links.call_stacks import texts
+from tracelens.links.category_sums import category_sums, held_at
 from tracelens.links.memory_categories import categorised
 from tracelens.links.moments import asked
 
@@ -48,6 +49,27 @@ def live(memory: Memory) -> pl.DataFrame:
 
 
 def _at(memory: Memory, moment: Moment) -> pl.DataFrame:
+    sums = category_sums(memory.trace)
+    grouped = _grouped(memory, moment) if sums is None else held_at(sums, moment.index or 0)
+    lacking = {n: pl.lit(None, t) for n, t in _SCHEMA.items() if n not in grouped.columns}
+    alike = pl.len().over("site", "category", "phase") > 1
+    return (
+        grouped.with_columns(**lacking)
+        .with_columns(
+            device=pl.lit(moment.device),
+            at=pl.lit(moment.label),
+            index=pl.lit(moment.index, pl.Int64),
+            share=pl.col("bytes") / (moment.active_bytes or 1),
+            via=pl.when(alike).then("via"),
+            blocks=pl.when(pl.col("blocks") > 0).then("blocks"),
+        )
+        .sort("bytes", "category", "site", "via", "phase", descending=[True] + [False] * 4)
+        .select(pl.col(n).cast(t) for n, t in _SCHEMA.items())
+    )
+
+
+def _grouped(memory: Memory, moment: Moment) -> pl.DataFrame:
+    """Return the blocks that were live, put together as was asked for."""
     blocks = categorised(memory, memory.live_at(moment.device, moment.index))
     named = blocks.join(memory.stacks, on="stack_id", how="left", maintain_order="left")
     by_file = memory.ask.group == "file"
@@ -72,25 +94,10 @@ def _at(memory: Memory, moment: Moment) -> pl.DataFrame:
     if missing:
         rest = {"bytes": [missing], "blocks": [None], "category": [UNACCOUNTED]}
         grouped = pl.concat([grouped, pl.DataFrame(rest, strict=False)], how="diagonal_relaxed")
-    if "stack_id" in grouped.columns:
-        ids = grouped["stack_id"].drop_nulls().cast(pl.UInt32)
-        grouped = grouped.join(texts(memory.trace, ids), on="stack_id", how="left")
-    lacking = {n: pl.lit(None, t) for n, t in _SCHEMA.items() if n not in grouped.columns}
-    total = moment.active_bytes or 1
-    alike = pl.len().over("site", "category", "phase") > 1
-    return (
-        grouped.with_columns(**lacking)
-        .with_columns(
-            device=pl.lit(moment.device),
-            at=pl.lit(moment.label),
-            index=pl.lit(moment.index, pl.Int64),
-            share=pl.col("bytes") / total,
-            via=pl.when(alike).then("via"),
-            blocks=pl.when(pl.col("blocks") > 0).then("blocks"),
-        )
-        .sort("bytes", "category", "site", "via", "phase", descending=[True] + [False] * 4)
-        .select(pl.col(n).cast(t) for n, t in _SCHEMA.items())
-    )
+    if "stack_id" not in grouped.columns:
+        return grouped
+    ids = grouped["stack_id"].drop_nulls().cast(pl.UInt32)
+    return grouped.join(texts(memory.trace, ids), on="stack_id", how="left")
 
 
 ANALYSIS = live
