@@ -590,7 +590,7 @@ class Profile:
         spans = [
             (e.fields["ts"], e.fields.get("dur", 0))
             for e in self.events
-            if all(isinstance(e.fields.get(key, 0), int) for key in ("ts", "dur"))
+            if isinstance(e.fields.get("ts"), int) and isinstance(e.fields.get("dur", 0), int)
         ]
         first = min((at for at, _ in spans), default=0) - 2_000
         last = max((at + took for at, took in spans), default=0) + 2_000
@@ -619,7 +619,7 @@ class Profile:
     def _spelt(self, event: Event) -> str:
         """Spell an event, in lines as Kineto does; what is no time is written as it is."""
         lines: list[list[str]] = [[]]
-        breaks = event.breaks or _BREAKS.get(event.fields.get("ph", "X"), ())
+        breaks = event.breaks or _BREAKS.get(str(event.fields.get("ph", "X")), ())
         for key, value in event.fields.items():
             if key == "args" and isinstance(value, dict):
                 inside = ", ".join(f'"{name}": {_value(arg)}' for name, arg in value.items())

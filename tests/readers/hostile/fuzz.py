@@ -23,13 +23,15 @@ from collections import Counter
 from contextlib import closing, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tests.build import Nsys, training_step
 from tests.nsys_schema import PRODUCTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    Make = Callable[[int, int, Path], tuple[str, Path]]
 
 PATIENCE_S: Final = 8.0
 """A case that takes longer is a complaint."""
@@ -47,6 +49,12 @@ _NUMBERS: Final = tuple(
     for sign in (1, -1)
     if -(2**63) <= sign * (2**bits + off) < 2**63
 )
+
+
+class Judge(Protocol):
+    """Says what came of a file of a kind, in every renderer or one."""
+
+    def __call__(self, path: Path, kind: str, *, every: bool) -> Verdict: ...
 
 
 @dataclass
@@ -356,7 +364,7 @@ def _wrong_totals(path: Path, totals: dict[str, Any]) -> Iterator[str]:
             yield f"kernels and their time are {found}, not {true}, and nothing is said"
 
 
-def _work(seed: int, numbers: range) -> None:
+def _work(seed: int, numbers: range, make: Make, judge: Judge) -> None:
     """Run cases one after another, telling each one's beginning and end on standard output."""
     import resource
 
@@ -364,9 +372,9 @@ def _work(seed: int, numbers: range) -> None:
     for number in numbers:
         print(json.dumps({"begin": number}), flush=True)  # noqa: T201
         with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
-            kind, path = made(seed, number, Path(folder))
+            kind, path = make(seed, number, Path(folder))
             try:
-                verdict = judged(path, kind, every=number % 10 == 0)
+                verdict = judge(path, kind, every=number % 10 == 0)
             except BaseException as error:  # noqa: BLE001
                 verdict = Verdict(-1, 0, [f"{type(error).__name__}: {error}"])
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -380,8 +388,9 @@ def _work(seed: int, numbers: range) -> None:
 
 @dataclass
 class _Run:
-    """What came of all cases so far."""
+    """What came of all cases so far; ``module`` runs them."""
 
+    module: str
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     bad: list[tuple[int, str, list[str]]] = field(default_factory=list)
     slowest: tuple[float, int] = (0.0, -1)
@@ -393,7 +402,7 @@ class _Run:
             number = self._child(seed, range(number, min(numbers.stop, number + 500)))
 
     def _child(self, seed: int, numbers: range) -> int:
-        command = [sys.executable, "-m", "tests.readers.hostile.fuzz", "--seed", str(seed)]
+        command = [sys.executable, "-m", self.module, "--seed", str(seed)]
         command += ["--child", str(numbers.start), str(numbers.stop)]
         with (
             tempfile.TemporaryFile("w+") as errors,
@@ -434,8 +443,8 @@ class _Run:
                 print(told["end"], told["kind"], *told["complaints"], sep="  ", flush=True)  # noqa: T201
 
 
-def main() -> None:
-    """Run the cases that the command line asks for."""
+def main(module: str, make: Make = made, judge: Judge = judged) -> None:
+    """Run the cases that the command line asks for: those of the ``module`` that calls this."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
@@ -445,16 +454,16 @@ def main() -> None:
     asked = parser.parse_args()
     os.environ["TRACELENS_CACHE_DIR"] = os.devnull
     if asked.child:
-        _work(asked.seed, range(*asked.child))
+        _work(asked.seed, range(*asked.child), make, judge)
         return
     if asked.only is not None:
         folder = Path(tempfile.gettempdir()) / f"fuzz-{asked.seed}-{asked.only}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        kind, path = made(asked.seed, asked.only, folder)
-        print(kind, path, judged(path, kind, every=True), sep="\n")  # noqa: T201
+        kind, path = make(asked.seed, asked.only, folder)
+        print(kind, path, judge(path, kind, every=True), sep="\n")  # noqa: T201
         return
-    total = _Run()
+    total = _Run(module)
     since = time.monotonic()
     total.children(asked.seed, range(asked.start, asked.start + asked.cases))
     for (kind, status), count in sorted(total.counts.items()):
@@ -466,4 +475,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main("tests.readers.hostile.fuzz")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
 from tests.kineto import Profile, training_step
+from tracelens.errors import UnreadableError
 from tracelens.readers.open import open_trace
 
 if TYPE_CHECKING:
@@ -16,7 +17,15 @@ if TYPE_CHECKING:
     from tracelens.trace.model import Trace
 
 Rows = list[tuple[Any, ...]]
-_TIMES = ("start_ns", "end_ns", "time_ns")
+_TIMES: Final = ("start_ns", "end_ns", "time_ns")
+_ABOUT: Final = {
+    "gpu_ops": ("start_ns", "end_ns", "kind", "device", "stream", "context", "pid", "correlation",
+                "name", "bytes", "copy_kind", "graph_id", "graph_node"),
+    "api": ("start_ns", "end_ns", "pid", "tid", "name", "correlation"),
+    "ranges": ("start_ns", "end_ns", "pid", "tid", "kind", "domain", "name", "depth", "lane",
+               "closed"),
+    "ops": ("sequence", "forward_thread", "external_id", "dims", "types", "inputs"),
+}  # fmt: skip
 
 
 def opened(profile: Profile, folder: Path, name: str = "trace.json", **how: Any) -> Trace:
@@ -29,6 +38,14 @@ def read(content: bytes | str, folder: Path, name: str = "trace.json") -> Trace:
     path = folder / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return open_trace(path, cache=False)
+
+
+def read_or_refused(content: bytes, folder: Path, name: str = "trace.json") -> Trace | None:
+    """Return what the reader makes of a file's content, or None where it refuses it."""
+    try:
+        return read(content, folder, name)
+    except UnreadableError:
+        return None
 
 
 def rows(trace: Trace, table: str, *columns: str, of: Profile | None = None) -> Rows:
@@ -52,23 +69,13 @@ def said(trace: Trace, *kinds: str) -> list[str]:
 
 def story(trace: Trace, *, of: Profile | None = None) -> dict[str, Rows]:
     """Return what a trace tells, without the numbers of rows: each table sorted, ids resolved."""
-    told: dict[str, Rows] = {}
-    if "gpu_ops" in trace:
-        about = ("start_ns", "end_ns", "kind", "device", "stream", "context", "pid", "correlation",
-                 "name", "bytes", "copy_kind", "graph_id", "graph_node")  # fmt: skip
-        told["gpu_ops"] = rows(trace, "gpu_ops", *about, of=of)
-    if "api" in trace:
-        about = ("start_ns", "end_ns", "pid", "tid", "name", "correlation")
-        told["api"] = rows(trace, "api", *about, of=of)
+    told = {name: rows(trace, name, *_ABOUT[name], of=of) for name in _ABOUT if name in trace}
     if "ranges" in trace:
-        about = ("start_ns", "end_ns", "pid", "tid", "kind", "domain", "name", "depth", "lane",
-                 "closed")  # fmt: skip
-        told["ranges"] = rows(trace, "ranges", *about, of=of)
         told["parents"] = _pairs(trace, "range_id", "parent", trace["ranges"])
     if "ops" in trace:
-        about = ("sequence", "forward_thread", "external_id", "dims", "types", "inputs")
-        found = rows(trace, "ops", *about)
-        told["ops"] = [(*op[:3], *(json.loads(text or "null") for text in op[3:])) for op in found]
+        told["ops"] = [
+            (*op[:3], *(json.loads(text or "null") for text in op[3:])) for op in told["ops"]
+        ]
         told["forward"] = forwards(trace)
     if "launched_by" in trace:
         told["launched_by"] = launchers(trace)

@@ -1,14 +1,16 @@
 """From the text of a trace to its events: what stands around them, and each as it is written.
 
-The ladder: the text as it is; repaired where it is no JSON (`repair`); closed where it was cut
-off; and at last every piece of it that is an event. Then the events are decoded many at once, and
-one by one where one of them has a value that no event should have. All that was repaired or lost
-is counted.
+The ladder: the text as it is; in UTF-8 and without `NaN`; with the end that was cut off; and at
+last every piece of it that begins as an event does. Then the events are decoded many at once, and
+one by one where one of them is no JSON (`repair`) or has a value that no event should have. All
+that was repaired or lost is counted.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 _ABSENT: Final = msgspec.Raw(b"")
 _NO_ARGUMENTS: Final = msgspec.Raw(b"{}")
+_NO_TIME: Final = msgspec.Raw(b"null")
 _EXACT_BELOW: Final = 2.0**43
 """Up to here a float of microseconds holds whole nanoseconds."""
 
@@ -32,8 +35,8 @@ class Event(msgspec.Struct, gc=False):
     name: str = ""
     pid: int | str = 0
     tid: int | str = 0
-    ts: float | int = 0
-    dur: float | int = 0
+    ts: float | int | None = None
+    dur: float | int | None = None
     id: int | str = 0
     args: msgspec.Raw = _NO_ARGUMENTS
 
@@ -46,8 +49,8 @@ class ExactEvent(msgspec.Struct, gc=False):
     name: str = ""
     pid: int | str = 0
     tid: int | str = 0
-    ts: msgspec.Raw = msgspec.Raw(b"0")
-    dur: msgspec.Raw = msgspec.Raw(b"0")
+    ts: msgspec.Raw = _NO_TIME
+    dur: msgspec.Raw = _NO_TIME
     id: int | str = 0
     args: msgspec.Raw = _NO_ARGUMENTS
 
@@ -102,48 +105,65 @@ class Document:
     said: list[str] = field(default_factory=list)
 
 
+@dataclass
+class Decoded:
+    """Events, how many of them had to be mended first, and how many texts are none."""
+
+    events: list[Event] | list[ExactEvent]
+    mended: int = 0
+    lost: int = 0
+
+
 def document(text: bytes | memoryview) -> Document:
     """Take a trace apart: it is an object around a list of events, or the list alone."""
     try:
         return _well_formed(text)
     except _MALFORMED:
         pass
-    repaired, said = repair.repaired(bytes(text))
-    for candidate, tail in ((repaired, ()), *repair.closed(repaired)):
-        try:
-            found = _well_formed(candidate)
-        except _MALFORMED:
-            continue
-        found.said[:0] = [*said, *tail]
-        return found
-    pieces = list(repair.pieces(repaired))
-    said.append("The text is damaged: every event was looked for by itself.")
-    return Document(pieces or None, {}, said)
+    plain, said = repair.plain(bytes(text))
+    try:
+        found = _well_formed(plain)
+    except _MALFORMED as error:
+        found = _of_damaged(plain, str(error))
+    found.said[:0] = said
+    return found
 
 
-def decoded(texts: Sequence[Any]) -> tuple[list[Event] | list[ExactEvent], int]:
-    """Return the events of texts, one each, and how many texts are none."""
+def decoded(texts: Sequence[Any]) -> Decoded:
+    """Return the events of texts, one each."""
     joined = b"[" + b",".join(texts) + b"]"
     try:
         events = _EVENTS.decode(joined)
         times = [event.ts for event in events if isinstance(event.ts, float)]
         if not times or max(*times, -min(times)) < _EXACT_BELOW:
-            return events, 0
-        return _EXACT_EVENTS.decode(joined), 0
+            return Decoded(events)
+        return Decoded(_EXACT_EVENTS.decode(joined))
     except _MALFORMED:
         pass
-    found = [_event(text) for text in texts]
-    exact = [event for event in found if event is not None]
-    return exact, len(found) - len(exact)
+    exact: list[ExactEvent] = []
+    found = Decoded(exact)
+    for text in texts:
+        event, mended = _event(text)
+        found.mended += mended
+        if event is None:
+            found.lost += 1
+        else:
+            exact.append(event)
+    return found
 
 
 def value(text: msgspec.Raw | bytes) -> Any:
-    """Return what JSON says, None where it is none; bytes that are no UTF-8 are replaced."""
+    """Return what JSON says, None where it is none; what no text can hold is replaced."""
     try:
         return msgspec.json.decode(text)
-    except UnicodeDecodeError:
-        return value(bytes(text).decode(errors="replace").encode())
-    except (msgspec.DecodeError, RecursionError):
+    except _MALFORMED:
+        pass
+    try:
+        # Numbers beyond all bounds, and halves of pairs, are no trouble to it.
+        found = json.loads(bytes(text).decode(errors="replace"), strict=False, parse_float=_finite)
+        again = json.dumps(found, ensure_ascii=False).encode("utf-8", "replace")
+        return msgspec.json.decode(again)
+    except (ValueError, RecursionError, msgspec.DecodeError):
         return None
 
 
@@ -162,11 +182,39 @@ def _well_formed(text: bytes | memoryview) -> Document:
     return Document(found.events, around)
 
 
-def _event(text: Any) -> ExactEvent | None:
+def _of_damaged(text: bytes, problem: str) -> Document:
+    """Return the events of a text that is no JSON, and say what was lost."""
+    for candidate, what in repair.ended(text, problem):
+        try:
+            found = _well_formed(candidate)
+        except _MALFORMED:
+            continue
+        if found.events is not None:
+            return Document(found.events, found.around, [*found.said, what])
+    pieces = repair.pieces(text)
+    said = [f"The file is damaged: {len(pieces):,} events in it were looked for one by one."]
+    if not text.rstrip(b"\0 \t\r\n").endswith((b"}", b"]")):
+        said.append("The file is cut off at its end.")
+    around = _well_formed(repair.surroundings(text)).around
+    return Document(pieces or None, around, said)
+
+
+def _event(text: Any) -> tuple[ExactEvent | None, bool]:
+    """Return an event, or None where the text is none, and whether it had to be mended."""
     try:
-        return _EXACT_EVENT.decode(text)
+        return _EXACT_EVENT.decode(text), False
+    except (msgspec.ValidationError, UnicodeDecodeError):
+        return _odd_event(value(text)), False
     except _MALFORMED:
-        said = value(text)
+        text = repair.mended(bytes(text))
+    try:
+        return (None if text is None else _EXACT_EVENT.decode(text)), text is not None
+    except _MALFORMED:
+        return _odd_event(value(text)), True
+
+
+def _odd_event(said: Any) -> ExactEvent | None:
+    """Return the event of an object in which some values have other types."""
     if not isinstance(said, dict) or not isinstance(said.get("ph"), str):
         return None
     return ExactEvent(
@@ -176,10 +224,15 @@ def _event(text: Any) -> ExactEvent | None:
         _number_or_text(said.get("pid")),
         _number_or_text(said.get("tid")),
         msgspec.Raw(msgspec.json.encode(said.get("ts"))),
-        msgspec.Raw(msgspec.json.encode(said.get("dur", 0))),
+        msgspec.Raw(msgspec.json.encode(said.get("dur"))),
         _number_or_text(said.get("id")),
         msgspec.Raw(msgspec.json.encode(said.get("args"))),
     )
+
+
+def _finite(digits: str) -> float | None:
+    number = float(digits)
+    return number if isfinite(number) else None
 
 
 def _text(said: object) -> str:

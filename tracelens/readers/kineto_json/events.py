@@ -116,13 +116,16 @@ class Events:
         self._parts: dict[str, list[pl.DataFrame]] = {}
         self._strange: Counter[str] = Counter()
         self.count = 0
-        lost = 0
+        mended, lost = 0, 0
         texts = document.events or ()
         for first in range(0, len(texts), _DECODED_AT_ONCE):
-            events, unread = decoded(texts[first : first + _DECODED_AT_ONCE])
-            lost += unread
-            self.count += len(events)
-            self._take(events)
+            found = decoded(texts[first : first + _DECODED_AT_ONCE])
+            mended, lost = mended + found.mended, lost + found.lost
+            self.count += len(found.events)
+            self._take(found.events)
+        if mended:
+            text = f"{mended:,} events are no JSON as they stand and were mended."
+            self.said.append(Caveat("damaged", text))
         if lost:
             self.set_aside(lost, "events", "they are not what an event is")
         if self._strange:
@@ -212,6 +215,8 @@ class Events:
         longest_ns = self._longest_ns()
         took = pl.col("took_ns")
         odd = pl.col("start_ns").is_null() | took.is_null() | (took < 0)
+        if self._base_ns:
+            odd |= pl.col("start_ns") <= 0  # so Kineto writes times before what it counts from
         long = (took > longest_ns).fill_null(value=False)
         counts = {"odd": 0, "long": 0}
         for kind, frame in self._frames.items():
@@ -250,6 +255,13 @@ class Events:
         origin_ns = min((first for first in firsts if isinstance(first, int)), default=0)
         for kind, frame in self._frames.items():
             self._frames[kind] = frame.with_columns(pl.col("start_ns", "end_ns") - origin_ns)
+        lasts = (f["start_ns"].max() for kind, f in self._frames.items() if kind in _LASTING)
+        last = max((last for last in lasts if isinstance(last, int)), default=0)
+        if last > _NS_PER_DAY:
+            text = (
+                f"Some times are {last // _NS_PER_DAY:,} days apart: what spans them is not real."
+            )
+            self.said.append(Caveat("damaged", text))
         return origin_ns
 
     def _named(self) -> list[str]:
