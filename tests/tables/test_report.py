@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 
+from tests import kineto
 from tests.asking import linked
 from tests.build import Nsys, training_step
+from tests.kineto import Profile
 from tracelens import registry
 from tracelens.errors import UsageError
 from tracelens.tables import build
@@ -19,6 +21,18 @@ if TYPE_CHECKING:
     from tracelens.tables import Table
 
 TABLES = registry.names("table")
+OF_TORCH = ("collectives", "memory_by_phase")
+"""Tables of what torch.profiler alone records."""
+
+
+def torch_profile() -> Profile:
+    """Return a step of training that communicates and allocates."""
+    trace = Profile()
+    main = trace.thread("python3")
+    step = kineto.training_step(trace)
+    main.collective("allreduce", 1_024, at=step.end_ns, run=(step.end_ns, step.end_ns + 9_000))
+    main.memory(200_000, 4_096, allocated=4_096, reserved=8_192)
+    return trace
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -38,7 +52,10 @@ def test_a_table_shows_columns_that_its_analysis_has(tmp_path: Path, name: str) 
         )
     table: Table = registry.load("table", name)
 
-    filled = build.fill(linked(trace, tmp_path), name)
+    path = trace.write(tmp_path / "run.sqlite")
+    if name in OF_TORCH:
+        path = torch_profile().write(tmp_path / "rank0.json")
+    filled = build.fill(linked(path), name)
 
     assert filled.frame.columns == [column.name for column in table.columns]
     assert not filled.frame.is_empty()

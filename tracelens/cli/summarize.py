@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from tracelens import registry
-from tracelens.cli import _files, _output, _progress
+from tracelens.cli import _files, _output, _reading
 from tracelens.cli._options import Names, rules
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tracelens.links.linked import Cut
     from tracelens.render import Renderer
-    from tracelens.tables import Report
 
 _EPILOG = """
 \b
@@ -26,6 +24,7 @@ Examples:
   tracelens summarize run.sqlite --table cuda_gpu_kern_sum --phase backward --top 0
   tracelens summarize run.sqlite --within 'step 3' --format json | jq .tables.phases
   tracelens summarize before.sqlite after.sqlite --table phases --format csv -o both.csv
+  tracelens summarize traces/ --table ranks --table collectives
 """
 
 
@@ -60,6 +59,12 @@ _FOR_PROGRAMS = ("json", "csv")
 @click.option("--step", type=int, metavar="N", help="Only work launched in step N (from 0).")
 @click.option("--device", type=int, metavar="N", help="Only work of this CUDA device.")
 @click.option(
+    "--rank",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Only the recording of this rank, of a folder that holds those of several.",
+)
+@click.option(
     "--phases",
     "phase_rules",
     multiple=True,
@@ -93,6 +98,11 @@ _FOR_PROGRAMS = ("json", "csv")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to this file.")
 @click.option("--force", is_flag=True, help="Overwrite the output file.")
 @click.option("--no-cache", is_flag=True, help="Read the recording itself, and leave no cache.")
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Let the workers of this dask cluster read, instead of processes of this machine.",
+)
 def summarize(  # noqa: PLR0917 (click passes them by keyword)
     paths: tuple[Path, ...],
     tables: tuple[str, ...],
@@ -100,6 +110,7 @@ def summarize(  # noqa: PLR0917 (click passes them by keyword)
     within: str | None,
     step: int | None,
     device: int | None,
+    rank: int | None,
     phase_rules: tuple[str, ...],
     attribution: str,
     top: int | None,
@@ -107,11 +118,13 @@ def summarize(  # noqa: PLR0917 (click passes them by keyword)
     output: Path | None,
     force: bool,
     no_cache: bool,
+    scheduler: str | None,
 ) -> None:
     """Show where the GPU time of one or several recordings went.
 
-    PATH is an Nsight Systems export (SQLite, also packed as .gz or .zst, or a Parquet or Arrow
-    folder), a report that nsys on this machine can export, or a folder that holds some of these.
+    PATH is an Nsight Systems export (SQLite, or a Parquet or Arrow folder), a report that nsys on
+    this machine can export, a torch.profiler trace (JSON), or a folder that holds some of these;
+    files may be packed as .gz, .zst or .zip. The ranks of one job are shown as one run.
     """
     from tracelens.links.linked import Cut
     from tracelens.tables import build
@@ -120,25 +133,15 @@ def summarize(  # noqa: PLR0917 (click passes them by keyword)
     names = _tables(tables, renderer)
     cut = Cut(phases, device, within, step, attribution, rules("--phases", phase_rules))
     _files.check_free(output, paths, force=force)
-    reports = [_report(path, names, cut, cache=not no_cache) for path in _files.recordings(paths)]
+    reports = _reading.reports(
+        paths, names, cut, rank=rank, scheduler=scheduler, cache=not no_cache
+    )
     shown = list(reports)
     if len(reports) > 1 and renderer not in _FOR_PROGRAMS:
         shown.append(build.combined(reports))
     top = top if top is not None else (10 if renderer == "text" and not tables else 20)
     _output.put(chosen.render(shown, _output.options(top, output)), output)
     _output.say_what_is_missing(reports, names or build.DEFAULT, renderer)
-
-
-def _report(path: Path, names: Sequence[str], cut: Cut, *, cache: bool) -> Report:
-    """Return the report on one recording; without names, of the tables that suit it."""
-    from tracelens.links.linked import link
-    from tracelens.readers.open import open_trace
-    from tracelens.tables import build
-
-    with _progress.shown(f"Reading {path.name}") as progress:
-        trace = open_trace(path, cache=cache, progress=progress)
-    linked = link(trace, cut)
-    return build.report(linked, names or build.defaults(linked))
 
 
 def _tables(asked: Sequence[str], renderer: str) -> tuple[str, ...]:

@@ -43,8 +43,9 @@ _MANY_OPS: Final = 5_000_000
 """From so many on memory counts for more than time: one question after the other."""
 
 ORDER: Final = (
-    "totals", "overview", "phases", "families", "kernels", "graphs", "ranges", "steps", "copies",
-    "memsets", "gaps", "longest_gaps", "launch_delay", "api", "streams", "devices",
+    "totals", "overview", "ranks", "collectives", "phases", "families", "kernels", "graphs",
+    "ranges", "steps", "memory_by_phase", "copies", "memsets", "gaps", "longest_gaps",
+    "launch_delay", "api", "streams", "devices",
 )  # fmt: skip
 """The order of tables where all are shown; those of other distributions come after."""
 
@@ -127,12 +128,18 @@ def fill_on(of: Of, name: str, topic: Topic[Of]) -> Filled:
     """Run the analysis of a table of any topic; raises NothingToShowError."""
     table: Table = registry.load(topic.tables, name)
     frame = registry.load(topic.analyses, table.analysis)(of)
+    made = filled(name, table, frame)
+    return replace(made, table=topic.shown_as(of, made.table)) if topic else made
+
+
+def filled(name: str, table: Table, frame: pl.DataFrame) -> Filled:
+    """Return a table with its rows; optional columns that say nothing are not shown."""
     frame = frame.select([column.name for column in table.columns])
     columns = tuple(
         replace(c, shown=c.shown and not (c.optional and _says_nothing(frame[c.name])))
         for c in table.columns
     )
-    return Filled(name, topic.shown_as(of, replace(table, columns=columns)), frame)
+    return Filled(name, replace(table, columns=columns), frame)
 
 
 def defaults(linked: Linked) -> tuple[str, ...]:
@@ -225,12 +232,13 @@ def combined(reports: Sequence[Report]) -> Report:
     Rows stand in the order of the first run that has them; the run is the first column.
     """
     runs = _run_labels(reports)
+    column = Column("run", "run", "text")
     tables = []
     for first in reports[0].tables:
         same = [next((t for t in r.tables if t.name == first.name), None) for r in reports]
-        filled = [t for t in same if t is not None]
-        if len(filled) == len(reports):
-            tables.append(_side_by_side(runs, filled))
+        alike = [t for t in same if t is not None and t.frame.columns == first.frame.columns]
+        if len(alike) == len(reports):
+            tables.append(side_by_side(column, pl.Series(runs), alike, "all runs"))
     return Report(
         headline=f"All {len(reports)} runs: {', '.join(runs)}",
         trust=(),
@@ -242,25 +250,28 @@ def combined(reports: Sequence[Report]) -> Report:
     )
 
 
-def _side_by_side(runs: Sequence[str], filled: Sequence[Filled]) -> Filled:
-    """Return one table of several: rows that bear the same labels stand together."""
+def side_by_side(column: Column, labels: pl.Series, filled: Sequence[Filled], of: str) -> Filled:
+    """Return one table of several: rows that name the same thing stand together.
+
+    ``column`` is one more column, which holds each table's label.
+    """
     table = filled[0].table
-    labels = [c.name for c in table.columns if c.unit in ("text", "name")][:1]
+    things = [c.name for c in table.columns if c.unit in ("text", "name")][:1]
     frames = [
-        t.frame.select(pl.lit(run).alias("run"), pl.all()).with_row_index("_order")
-        for run, t in zip(runs, filled, strict=True)
+        t.frame.select(
+            pl.lit(labels[i], labels.dtype).alias(column.name), pl.lit(i).alias("_table"), pl.all()
+        ).with_row_index("_order")
+        for i, t in enumerate(filled)
     ]
     both = pl.concat(frames, how="vertical_relaxed")
     place = pl.col("_order").min()
-    ordered = both.with_columns(_place=place.over(labels) if labels else pl.col("_order"))
-    number = dict(zip(runs, range(len(runs)), strict=True))
-    rank = pl.col("run").replace_strict(number, return_dtype=pl.Int32)
-    frame = ordered.sort("_place", rank, "_order", maintain_order=True).drop("_order", "_place")
+    ordered = both.with_columns(_place=place.over(things) if things else pl.col("_order"))
+    frame = ordered.sort("_place", "_table", "_order", maintain_order=True)
     shown = {c.name for t in filled for c in t.table.columns if c.shown}
     columns = tuple(replace(c, shown=c.name in shown) for c in table.columns)
     at = next((i + 1 for i, c in enumerate(columns) if c.unit in ("text", "name")), 0)
-    columns = (*columns[:at], Column("run", "run", "text"), *columns[at:])
-    title = f"{table.title}, all runs"
+    columns = (*columns[:at], column, *columns[at:])
+    title = f"{table.title}, {of}"
     return Filled(
         filled[0].name,
         replace(table, columns=columns, title=title),

@@ -11,6 +11,8 @@ from tracelens.analyses.kernels import kernels
 from tracelens.analyses.totals import totals
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tracelens.links.linked import Linked
 
 _TOOK = pl.col("end_ns") - pl.col("start_ns")
@@ -29,7 +31,11 @@ def headline(linked: Linked) -> str:
     source = linked.trace.source
     sums = totals(linked).row(0, named=True)
     version = f"schema {source.schema_version}" if source.schema_version else "no schema version"
-    parts = [source.path.name, f"{source.producer or source.format}, {version}", *_gpus(linked)]
+    parts = [
+        source.path.name,
+        f"{source.producer or source.format}, {version}",
+        *named_gpus(gpus(linked)),
+    ]
     if sums["kernels"] or sums["graph_launches"]:
         parts.append(f"{units.count(sums['kernels'])} kernel{'s' * (sums['kernels'] != 1)}")
     if sums["graph_launches"]:
@@ -50,10 +56,11 @@ def trust(linked: Linked) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _gpus(linked: Linked) -> list[str]:
+def gpus(linked: Linked) -> dict[str, int]:
+    """Return how many GPUs of which name did the work, most first; empty where not recorded."""
     devices = linked.trace.get("devices")
     if devices is None:
-        return []
+        return {}
     used = linked.ops["device"].drop_nulls().unique().to_list()
     facts = devices.collect()
     seen = facts.filter(pl.col("device").is_in(used)) if used else facts
@@ -64,7 +71,12 @@ def _gpus(linked: Linked) -> list[str]:
         .len()
         .sort("len", "name", descending=[True, False])
     )
-    return [name if many == 1 else f"{many} × {name}" for name, many in counts.iter_rows()]
+    return dict(counts.iter_rows())
+
+
+def named_gpus(counts: Mapping[str, int]) -> list[str]:
+    """Return GPUs as a headline names them: ``2 × NVIDIA H200``."""
+    return [name if many == 1 else f"{many} × {name}" for name, many in counts.items()]
 
 
 def _attribution(linked: Linked) -> str:

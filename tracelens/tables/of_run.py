@@ -1,0 +1,346 @@
+"""The report on a run of several ranks, from what each rank's recordings were reduced to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+from tracelens import registry, units
+from tracelens.analyses import memory_by_phase
+from tracelens.analyses.collectives import by_group
+from tracelens.links.collectives import matched
+from tracelens.tables import Column, Report, build
+from tracelens.tables.reduced import OF_RANKS
+from tracelens.tables.trust import named_gpus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from tracelens.run import Run
+    from tracelens.tables import Filled, Table
+    from tracelens.tables.reduced import Held, Reduced, Work
+
+_RANK: Final = Column("rank", "rank", "count")
+_JOINED: Final = "memory_by_phase"
+_MOST_LINES: Final = 4
+_WAITING_SHARE: Final = 0.05
+_EXPOSED_SHARE: Final = 0.1
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One rank, and what was recorded of it."""
+
+    number: int | None
+    path: Path
+    work: Work
+    held: Held | None
+    snapshot: Path | None
+
+
+def report(
+    run: Run, parts: Mapping[Path, Reduced], names: Sequence[str], failed: Sequence[str] = ()
+) -> Report:
+    """Return the report on a run.
+
+    Args:
+        run: what lies together.
+        parts: what each of its recordings was reduced to.
+        names: the tables that were asked for; none: those that suit the run.
+        failed: lines on the ranks that could not be read.
+    """
+    members = list(_members(run, parts))
+    said = (*run.caveats, *failed)
+    if len(members) == 1 and not failed:
+        return _alone(members[0], names, said)
+    return _Ranks(run, members).report(names or OF_RANKS, said)
+
+
+def only(report: Report, names: Sequence[str]) -> Report:
+    """Return a report of some of its tables, in the order of the names."""
+    there = {filled.name: filled for filled in report.tables}
+    return replace(
+        report,
+        tables=tuple(there[name] for name in names if name in there),
+        left_out={name: report.left_out[name] for name in names if name in report.left_out},
+    )
+
+
+def _members(run: Run, parts: Mapping[Path, Reduced]) -> Iterator[_Member]:
+    for rank in run.ranks:
+        work = parts[rank.trace].work
+        held = parts[rank.snapshot].held if rank.snapshot else None
+        if work is not None:
+            yield _Member(rank.number, rank.trace, work, held, rank.snapshot)
+
+
+def _alone(member: _Member, names: Sequence[str], said: Iterable[str]) -> Report:
+    """Return the report on one trace, with what a snapshot beside it tells."""
+    shown = only(member.work.report, names or member.work.suits)
+    tables = {filled.name: filled for filled in shown.tables}
+    left_out = dict(shown.left_out)
+    if member.held and (not names or _JOINED in names):
+        tables[_JOINED] = _filled(_JOINED, _joined(member))
+        left_out.pop(_JOINED, None)
+    if member.held and "ranks" in tables:
+        tables["ranks"] = _filled("ranks", _with_peak(member))
+    order = (*names, *tables) if names else tables
+    return replace(
+        shown,
+        tables=tuple(tables[name] for name in dict.fromkeys(order) if name in tables),
+        left_out=left_out,
+        warnings=(*shown.warnings, *said),
+    )
+
+
+class _Ranks:
+    """Several ranks side by side."""
+
+    def __init__(self, run: Run, members: Sequence[_Member]) -> None:
+        self._run = run
+        self._members = members
+        labelled = [_of(member.work.collectives, member) for member in members]
+        self._collectives = matched(pl.concat(labelled))
+        self._ranks = _with_waiting(pl.concat(map(_with_peak, members)), self._collectives)
+
+    def report(self, names: Sequence[str], said: Iterable[str]) -> Report:
+        """Return the report with the named tables."""
+        tables, left_out = [], {}
+        for name in names:
+            table, why = self._table(name)
+            if table is not None:
+                tables.append(table)
+            if why:
+                left_out[name] = why
+        reports = {m.number: m.work.report for m in self._members}
+        coverage: Counter[str] = Counter()
+        for one in reports.values():
+            coverage.update(one.coverage)
+        sources = {one.phase_source for one in reports.values()}
+        return Report(
+            headline=self._headline(),
+            trust=tuple(self._trust()),
+            source=self._source(),
+            devices=tuple(
+                {"rank": n, **device} for n, one in reports.items() for device in one.devices
+            ),
+            phase_source=sources.pop() if len(sources) == 1 else "mixed",
+            coverage=dict(coverage),
+            tables=tuple(tables),
+            findings=tuple(self._findings()),
+            hints=self._hints(names),
+            left_out=left_out,
+            warnings=(*said, *_by_text({n: r.warnings for n, r in reports.items()})),
+        )
+
+    def _table(self, name: str) -> tuple[Filled | None, str]:
+        """Return a table of all ranks, if any has it, and why some have not."""
+        if name == "ranks":
+            return _filled(name, self._ranks), ""
+        if name == "collectives" and self._collectives.height:
+            return _of_one_group(_filled(name, by_group(self._collectives))), ""
+        if name == _JOINED and any(m.held for m in self._members):
+            joined = [_joined(member) for member in self._members if member.held]
+            without = [m.number for m in self._members if not m.held]
+            return _filled(name, pl.concat(joined)), _ranks_say(without, "has no snapshot")
+        tables, reasons = {}, {}
+        for member in self._members:
+            told = member.work.report
+            reasons[member.number] = [told.left_out[name]] if name in told.left_out else []
+            if filled := next((t for t in told.tables if t.name == name), None):
+                tables[member.number] = filled
+        why = "; ".join(_by_text(reasons))
+        if not tables:
+            return None, why
+        numbers = pl.Series(list(tables), dtype=pl.Int32)
+        return build.side_by_side(_RANK, numbers, list(tables.values()), "all ranks"), why
+
+    def _headline(self) -> str:
+        parts = [self._run.path.absolute().name, self._counted()]
+        producers = {str(m.work.report.source["producer"]) for m in self._members}
+        parts += [" and ".join(sorted(producers))]
+        counts: Counter[str] = Counter()
+        for member in self._members:
+            counts.update(member.work.gpus)
+        parts += named_gpus(counts)
+        kernels = int(self._ranks["kernels"].sum())
+        parts.append(f"{units.count(kernels)} kernel{'s' * (kernels != 1)}")
+        if (self._ranks["span_ns"] > 0).any():
+            parts.append(f"GPU busy {_from_to(self._ranks['busy_share'])}")
+        if slow := self._slow():
+            parts.append(f"rank {slow['rank']} is the slow one")
+        return " · ".join(parts)
+
+    def _counted(self) -> str:
+        size = self._run.world_size
+        count = len(self._members)
+        of = f" of {size}" if size and size > count else ""
+        return f"{count}{of} rank{'s' * ((size or count) != 1)}"
+
+    def _slow(self) -> dict[str, Any] | None:
+        """Return the row of the rank that others wait for, if they wait for one worth a word."""
+        ranks = self._ranks.filter(pl.col("arrives_last").is_not_null())
+        waiting, comm = int(ranks["waiting_ns"].sum()), int(ranks["comm_time_ns"].sum())
+        if ranks.height < 2 or waiting < _WAITING_SHARE * comm:
+            return None
+        ordered = ranks.sort("arrives_last", "waiting_ns", descending=[True, False])
+        first, second = (ordered.row(place, named=True) for place in range(2))
+        return first if first["arrives_last"] > second["arrives_last"] else None
+
+    def _trust(self) -> Iterator[str]:
+        lines = _by_text({m.number: m.work.report.trust for m in self._members})
+        yield from lines[:_MOST_LINES]
+        if len(lines) > _MOST_LINES:
+            yield f"{len(lines) - _MOST_LINES} more lines: --rank N shows those of a rank"
+        lone = self._collectives["transfer_ns"].null_count()
+        if lone:
+            total = units.count(self._collectives.height)
+            yield (
+                f"{units.count(lone)} of {total} collectives have no counterpart on every rank "
+                "of their group: their waiting is not known"
+            )
+        size = self._run.world_size
+        if size and size > len(self._members):
+            yield (
+                f"{len(self._members)} of {size} ranks were recorded: waiting for the others "
+                "counts as transfer"
+            )
+
+    def _findings(self) -> Iterator[str]:
+        ranks = self._ranks
+        if slow := self._slow():
+            waiting, comm = int(ranks["waiting_ns"].sum()), int(ranks["comm_time_ns"].sum())
+            calls = int(self._collectives.filter(rank=slow["rank"])["transfer_ns"].count())
+            yield (
+                f"Rank {slow['rank']} is the slow one: it arrives last at "
+                f"{units.count(slow['arrives_last'])} of {units.count(calls)} collectives. "
+                f"Ranks wait for one another {units.time(waiting)} of {units.time(comm)} of "
+                f"communication ({units.share(waiting / comm)}). See --table collectives."
+            )
+        exposed = ranks.sort("exposed_share", descending=True).row(0, named=True)
+        if exposed["exposed_share"] and exposed["exposed_share"] > _EXPOSED_SHARE:
+            yield (
+                f"Communication that no computation hides takes "
+                f"{_from_to(ranks['exposed_share'])} of the time, most on rank {exposed['rank']}."
+            )
+        idlest = min(self._members, key=lambda m: (_share(m.work.ranks), m.number or 0))
+        yield from (f"Rank {idlest.number}: {text}" for text in idlest.work.report.findings)
+
+    def _hints(self, names: Sequence[str]) -> tuple[str, ...]:
+        hints = {
+            f"--rank {self._members[0].number}": True,
+            "--table steps": any(m.work.ranks["steps"].sum() for m in self._members),
+            f"--table {_JOINED}": any(m.held for m in self._members),
+            "--table kernels": True,
+            "--table all": True,
+            "--format markdown": True,
+        }
+        return tuple(hint for hint, fits in hints.items() if fits and hint.split()[-1] not in names)
+
+    def _source(self) -> dict[str, object]:
+        producers = {m.work.report.source["producer"] for m in self._members}
+        return {
+            "path": str(self._run.path),
+            "format": "run",
+            "producer": producers.pop() if len(producers) == 1 else None,
+            "schema_version": None,
+            "world_size": self._run.world_size,
+            "ranks": [_told(member) for member in self._members],
+        }
+
+
+def _told(member: _Member) -> dict[str, object]:
+    told = member.work.report
+    return {
+        "rank": member.number,
+        **told.source,
+        "snapshot": str(member.snapshot) if member.snapshot else None,
+        "phase_source": told.phase_source,
+        "coverage": told.coverage,
+    }
+
+
+def _of(frame: pl.DataFrame, member: _Member) -> pl.DataFrame:
+    """Return a frame with the rank that the run knows."""
+    return frame.with_columns(rank=pl.lit(member.number, pl.Int32))
+
+
+def _filled(name: str, frame: pl.DataFrame) -> Filled:
+    table: Table = registry.load("table", name)
+    return build.filled(name, table, frame)
+
+
+def _of_one_group(filled: Filled) -> Filled:
+    """Return the table of collectives without the group's columns, where there is one alone."""
+    if filled.frame.select("group", "group_ranks").n_unique() > 1:
+        return filled
+    same = ("group", "group_size")
+    columns = (replace(c, shown=c.shown and c.name not in same) for c in filled.table.columns)
+    return replace(filled, table=replace(filled.table, columns=tuple(columns)))
+
+
+def _joined(member: _Member) -> pl.DataFrame:
+    held = memory_by_phase.HELD if member.held is None else member.held.by_phase
+    frame = held if isinstance(held, pl.DataFrame) else pl.DataFrame(schema=held)
+    work = member.work
+    return memory_by_phase.joined(work.by_phase, frame, member.number, whole=work.whole)
+
+
+def _with_peak(member: _Member) -> pl.DataFrame:
+    """Return the rank's row with the snapshot's peak, where the trace knows none."""
+    row = _of(member.work.ranks, member)
+    if member.held is None or row.height > 1:
+        return row
+    unknown = pl.col("peak_memory_bytes").is_null()
+    return row.with_columns(
+        peak_memory_bytes=pl.coalesce("peak_memory_bytes", pl.lit(member.held.peak_bytes)),
+        memory_source=pl.when(unknown).then(pl.lit("snapshot")).otherwise("memory_source"),
+    )
+
+
+def _with_waiting(ranks: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of ranks with how long each waited, and how often it came last."""
+    key = ["rank", "process"]
+    waits = (
+        found.filter(pl.col("transfer_ns").is_not_null())
+        .group_by(key)
+        .agg(
+            waiting_ns=pl.col("waiting_ns").sum(),
+            arrives_last=pl.col("is_last").sum().cast(pl.Int64),
+        )
+    )
+    bare = ranks.drop("waiting_ns", "arrives_last")
+    return bare.join(waits, on=key, how="left", nulls_equal=True).select(ranks.columns).sort(key)
+
+
+def _by_text(said: Mapping[int | None, Sequence[str]]) -> list[str]:
+    """Return texts with the ranks that they are of, each text once."""
+    ranks: dict[str, list[int | None]] = {}
+    for rank, texts in said.items():
+        for text in texts:
+            ranks.setdefault(text, []).append(rank)
+    if len(said) > 1 and all(len(of) == len(said) for of in ranks.values()):
+        return list(ranks)
+    return [f"rank{'s' * (len(of) > 1)} {_listed(of)}: {text}" for text, of in ranks.items()]
+
+
+def _ranks_say(ranks: Sequence[int | None], what: str) -> str:
+    return f"rank {_listed(ranks)} {what}" if ranks else ""
+
+
+def _listed(ranks: Sequence[int | None]) -> str:
+    return ", ".join(map(str, ranks))
+
+
+def _from_to(shares: pl.Series) -> str:
+    """Return shares as text: from the least to the most, or the one that all are."""
+    least, most = (units.share(float(x)) for x in (shares.min(), shares.max()))  # type: ignore[arg-type]
+    return least if least == most else f"{least.removesuffix(' %')} to {most}"
+
+
+def _share(ranks: pl.DataFrame) -> float:
+    return float(ranks["busy_share"].sum())
