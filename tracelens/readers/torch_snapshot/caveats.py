@@ -26,6 +26,10 @@ _WHY: Final[Mapping[str, str]] = {
     "annotations": "they have no name, stage, device or time that can be true",
     "times": "they cannot be true: these events have none",
     "stacks": "they are no lists of frames: these events have none",
+    "streams": "they are no addresses: these events have none",
+    "pools": "they are no pairs of numbers: these events have none",
+    "contexts": "they are no text: these events have none",
+    "remarks": "they are no text: these events have none",
     "rows": "they are not shaped as the others",
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from array import array
+from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from tracelens.readers.torch_snapshot.stacks import Stacks
 
 _WIDEST: Final = 2**63
-_SCALARS: Final = (str, int, float, bool, type(None))
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _MOST_ITEMS: Final = 64
 
 
@@ -71,19 +72,13 @@ class Rows:
             text = read(value)
             return text if isinstance(text, int) else self._texts.id_of(text)
 
-        try:
-            distinct = {value: number(value) for value in self._distinct(key)}
-        except (TypeError, RecursionError):
-            return array("q", map(number, self.values(key)))
+        values = self.values(key)
+        if not _is_flat(values):
+            return array("q", map(number, values))
+        distinct = {value: number(value) for value in set(values)}
         if len(distinct) == 1:
             return next(iter(distinct.values()))
-        return array("q", map(distinct.__getitem__, self.values(key)))
-
-    def _distinct(self, key: str) -> set[Any]:
-        try:
-            return set(map(itemgetter(key), self.items))
-        except KeyError:
-            return {item.get(key) for item in self.items}
+        return array("q", map(distinct.__getitem__, values))
 
     def stacks(self, key: str = "frames") -> array[int] | int:
         """Return the call stacks' numbers."""
@@ -103,6 +98,14 @@ class Rows:
             return array("q", values)
         except (TypeError, OverflowError):
             return array("q", map(read, values))
+
+
+def _is_flat(values: list[Any]) -> bool:
+    """Tell whether all are scalars, or all tuples of integers: hashing others may never end."""
+    kinds = set(map(type, values))
+    if kinds == {tuple}:
+        return set(map(type, chain.from_iterable(values))) <= {int}
+    return kinds <= _SCALARS
 
 
 def text(value: Any) -> str | int:

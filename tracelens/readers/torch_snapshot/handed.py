@@ -39,19 +39,25 @@ class Texts:
 
     def __init__(self) -> None:
         self.ids: dict[str, int] = {}
+        self._mended: dict[str, int] = {}
         self.cut = 0
 
     def id_of(self, text: str) -> int:
         """Return the text's number."""
         known = self.ids.get(text)
+        if known is None:
+            known = self._mended.get(text)
         if known is not None:
             return known
-        kept = text
-        if len(text) > _MOST_CHARACTERS:
+        kept = text[:_MOST_CHARACTERS]
+        if kept != text:
             self.cut += 1
-            kept = text[:_MOST_CHARACTERS] + "…"
+            kept += "…"
         kept = kept.encode("utf-8", "replace").decode()
-        return self.ids.setdefault(kept, len(self.ids))
+        number = self.ids.setdefault(kept, len(self.ids))
+        if kept != text:
+            self._mended[text] = number
+        return number
 
 
 class Growing:

@@ -27,7 +27,7 @@ LIMIT: Final = "TRACELENS_SNAPSHOT_LIMIT_BYTES"
 """Environment variable: memory that the child process may take."""
 _LEAST_BYTES: Final = 2 << 30
 _TIMES_FILE: Final = 12
-_PATIENCE_S: Final = 30
+PATIENCE_S: Final = 30
 _BYTES_PER_S: Final = 4 << 20
 """The slowest machine that we wait for; this one reads 130 MB/s."""
 _START: Final = (
@@ -47,7 +47,7 @@ class Child:
         size = path.stat().st_size
         self._path = path
         self._memory = _allowed(os.environ) or max(_LEAST_BYTES, _TIMES_FILE * size)
-        self._seconds = _PATIENCE_S + size // _BYTES_PER_S
+        self._seconds = PATIENCE_S + size // _BYTES_PER_S
         self._scratch = Scratch()
         self._log = self._scratch.path / "log"
         root = Path(tracelens.__file__).absolute().parents[1]

@@ -53,8 +53,8 @@ def cut(content: Mapping[str, Any], hand: Hand) -> dict[str, Any]:
     for device, trace in enumerate(traces):
         memory = Growing()
         for some in _in_parts(trace):
-            hand.check(memory.rows + len(some))
             entries = rows("memory", some)
+            hand.check(memory.rows + len(entries))
             memory.add(len(entries), _memory(entries, device))
             other |= _other_keys(entries)
         if memory.rows:

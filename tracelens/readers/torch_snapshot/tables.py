@@ -42,6 +42,11 @@ _NEED_A_BLOCK: Final = (
     "segment_map", "segment_unmap",
 )  # fmt: skip
 """Actions that mean nothing without an address and a size."""
+_ODDITIES: Final = {
+    "stack_id": "stacks", "stream": "streams", "pool": "pools", "context": "contexts",
+    "metadata": "remarks",
+}  # fmt: skip
+"""Columns of which a value that cannot be true is set aside by itself, and what it is called."""
 _MOST_NS: Final = 2**62
 _MOST_DEVICE: Final = 2**31 - 1
 _EPOCH_NS: Final = 10**18
@@ -119,7 +124,8 @@ def _entries(piece: pl.DataFrame, texts: pl.Series, said: caveats.Said) -> pl.Da
     said.add("trace entries", piece.height - kept.height)
     time_ns = _time_ns()
     said.add("times", int(kept.select(_lost("time_us", time_ns)).item()))
-    said.add("stacks", int(kept.select((pl.col("stack_id") == BAD).sum()).item()))
+    for column, what in _ODDITIES.items():
+        said.add(what, int(kept.select((pl.col(column) == BAD).sum()).item()))
     size = _true("size_bytes")
     made = {
         "time_ns": time_ns,
