@@ -21,7 +21,7 @@ _KEYS: Final = tuple(
 )
 _KINETO: Final = b'"traceEvents"'
 _SEGMENTS: Final = re.compile(rb'\[\s*\{[^{}\[\]]*"total_size"')
-_TIMELINE: Final = re.compile(rb"\[\s*\[\s*[-\d]")
+_TIMELINE: Final = re.compile(rb"\[\s*\[")
 _PAGE: Final = re.compile(rb"<!doctype html|<html", re.IGNORECASE)
 _CHECKPOINT: Final = b"PK\x03\x04"
 
