@@ -504,7 +504,7 @@ def test_a_trace_of_names_alone_says_how_to_record_more(
 # --- Events that no profiler would write ----------------------------------------------------------
 
 ODD = [None, True, [], {}, "", "x", -1, 0.5, Raw("1e400"), 2**31, 2**63, 2**64, -(2**70), [1], "7",
-       {"a": 1}, Raw("1e18"), "\u2028"]  # fmt: skip
+       {"a": 1}, Raw("1e18"), "\u2028", b"\xff"]  # fmt: skip
 
 
 def one_odd_event(key: str, value: Any) -> tuple[Profile, Profile]:

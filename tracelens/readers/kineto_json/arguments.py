@@ -272,7 +272,11 @@ def _external_ids(found: Sequence[Any]) -> pl.Series:
 
 def _texts(raws: Sequence[msgspec.Raw]) -> pl.Series:
     texts = [None if raw is _ABSENT else bytes(raw) for raw in raws]
-    return pl.Series(texts, dtype=pl.Binary).cast(pl.String, strict=False)
+    try:
+        return pl.Series(texts, dtype=pl.Binary).cast(pl.String)
+    except pl.exceptions.ComputeError:  # no UTF-8
+        good = [None if text is None else text.decode(errors="replace") for text in texts]
+        return pl.Series(good, dtype=pl.String)
 
 
 def _integers(found: Sequence[Any], name: str, dtype: PolarsDataType) -> pl.Series:
