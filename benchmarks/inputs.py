@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import gzip
 import json
+import pickle
 import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SAMPLE: Final = Path(__file__).parents[1] / "samples" / "gpt2-xl-ctx256-h200" / "run.sqlite.gz"
+SNAPSHOT: Final = SAMPLE.with_name("memory.pickle.gz")
 RANK: Final = SAMPLE.parents[1] / "gpt2-medium-ddp-h200x2" / "rank0.json.gz"
 _SHIFTED: Final = {"start", "end"}
 _COUNTED: Final = {"correlationId", "gridId"}
@@ -71,6 +76,50 @@ def few_kernels_much_else(folder: Path) -> Path:
         )
     part.rename(path)
     return path
+
+
+def grown_snapshot(folder: Path, entries: int, recording: Path = SNAPSHOT) -> Path:
+    """Return a memory snapshot of at least so many entries: its history again and again.
+
+    Segments are taken in the first round only. Every round has lists of frames of its own, whose
+    frames are shared, as PyTorch writes them.
+    """
+    path = folder / f"{recording.name.partition('.')[0]}-{entries}.pickle"
+    if path.exists():
+        return path
+    with gzip.open(recording) as packed:
+        content = pickle.load(packed)  # noqa: S301 — a sample of ours
+    known = sum(len(trace) for trace in content["device_traces"])
+    rounds = -(-entries // known)
+    times = [e["time_us"] for trace in content["device_traces"] for e in trace]
+    span_us = 1 + max(times) - min(times)
+    content["device_traces"] = [
+        [e for n in range(rounds) for e in _round(trace, n, span_us)]
+        for trace in content["device_traces"]
+    ]
+    content["external_annotations"] = [
+        {**annotation, "time_us": annotation["time_us"] + n * span_us}
+        for n in range(rounds)
+        for annotation in content["external_annotations"]
+    ]
+    part = folder / "part.pickle"
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("wb") as out:
+        pickle.dump(content, out, protocol=4)
+    part.rename(path)
+    return path
+
+
+def _round(trace: list[dict[str, Any]], number: int, span_us: int) -> Iterator[dict[str, Any]]:
+    """Return a history moved in time; an alloc and its free share a list, as they did."""
+    lists: dict[int, list[Any]] = {}
+    for entry in trace:
+        if number and entry["action"].startswith("segment"):
+            continue
+        moved = {**entry, "time_us": entry["time_us"] + number * span_us}
+        if frames := entry.get("frames"):
+            moved["frames"] = lists.setdefault(id(frames), list(frames))
+        yield moved
 
 
 def parquet_folder(export: Path) -> Path:
