@@ -127,9 +127,14 @@ def _judged(
         python and not installed,
         python,
         node is not None,
-        any(engine in function for engine in _ENGINE),
+        any(engine in function for engine in _ENGINE) or _recomputes(function, path),
         _says(function, path) if python else None,
     )
+
+
+def _recomputes(function: str, path: str) -> bool:
+    """Tell whether a frame runs a forward again for a backward (activation checkpointing)."""
+    return path.endswith("torch/utils/checkpoint.py") and function in _CHECKPOINT
 
 
 def _native(function: str, node: re.Match[str] | None) -> str | None:
@@ -144,8 +149,6 @@ def _native(function: str, node: re.Match[str] | None) -> str | None:
 def _says(function: str, path: str) -> str | None:
     if "torch/optim/" in path:
         return OPTIMIZER
-    if path.endswith("torch/utils/checkpoint.py") and function in _CHECKPOINT:
-        return BACKWARD
     if function == "backward" and "torch/" in path:
         return BACKWARD
     return FORWARD if function == "forward" else None
