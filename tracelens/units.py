@@ -24,8 +24,11 @@ LADDERS: Final[dict[str, tuple[tuple[int, str], ...]]] = {
     "ns": ((1, " ns"), (10**3, " µs"), (10**6, " ms"), (10**9, " s")),
     "bytes": tuple((1024**i, f" {u}") for i, u in enumerate(("B", "KiB", "MiB", "GiB", "TiB"))),
     "bytes_per_s": tuple((1000**i, f" {u}/s") for i, u in enumerate(("B", "kB", "MB", "GB", "TB"))),
+    "flops": tuple((1000**i, f" {u}FLOP") for i, u in enumerate(("", "k", "M", "G", "T", "P"))),
+    "flops_per_s": tuple((1000**i, f" {u}FLOP/s") for i, u in enumerate(("", "k", "M", "G", "T"))),
 }
-"""The steps of each unit. Bytes go by 1024 (KiB, MiB, GiB), bytes per second by 1000 (GB/s)."""
+"""The steps of each unit. Bytes go by 1024 (KiB, MiB, GiB), bytes per second by 1000 (GB/s), and
+floating-point operations, too."""
 
 NUMERIC: Final = frozenset({*LADDERS, "share"})
 """The units whose values are numbers; they are aligned to the right."""

@@ -21,7 +21,7 @@ def launch_delay(linked: Linked) -> pl.DataFrame:
     kernel that started before its call returned was not queued and does not count there.
     `total` is from the call's start to the end of the later of the two.
     """
-    kernels = linked.ops.filter(pl.col("kind") == "kernel", pl.col("launch_ns").is_not_null())
+    kernels = linked.ops.filter(pl.col("kind") == "kernel", pl.col("launch_row").is_not_null())
     if kernels.is_empty():
         raise NothingToShowError("no kernel's launch was recorded")
     ends = linked.trace["api"].select("end_ns").collect()["end_ns"]

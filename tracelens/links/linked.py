@@ -78,7 +78,7 @@ class Linked:
     def once(self, name: str, make: Callable[[Linked], _T]) -> _T:
         """Return ``make`` of this trace, computed at most once, whichever thread asks first."""
         mine: Future[_T] = Future()
-        answer = self.answers.setdefault(name, mine)
+        answer: Future[_T] = self.answers.setdefault(name, mine)
         if answer is mine:
             try:
                 mine.set_result(make(self))

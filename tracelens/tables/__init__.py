@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-Unit = Literal["text", "name", "count", "ns", "bytes", "bytes_per_s", "share", "flag"]
+Unit = Literal[
+    "text", "name", "count", "ns", "bytes", "bytes_per_s", "flops", "flops_per_s", "share", "flag"
+]
 """How a value is shown. `name` is a kernel or range name (may be long); `share` is 0..1."""
 
 

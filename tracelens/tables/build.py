@@ -17,6 +17,7 @@ import polars as pl
 from tracelens import registry
 from tracelens.analyses.gaps import gaps
 from tracelens.errors import NothingToShowError, UsageError
+from tracelens.links.ops import ops_of
 from tracelens.tables import Column, Filled, Report, Table
 from tracelens.tables.standout import findings
 from tracelens.tables.trust import headline, trust
@@ -44,10 +45,13 @@ _MANY_OPS: Final = 5_000_000
 
 ORDER: Final = (
     "totals", "overview", "ranks", "collectives", "phases", "families", "kernels", "graphs",
-    "ranges", "steps", "memory_by_phase", "copies", "memsets", "gaps", "longest_gaps",
-    "launch_delay", "api", "streams", "devices",
+    "ranges", "ops", "ops_by_shape", "modules", "module_classes", "steps", "memory_by_phase",
+    "memory_by_op", "copies", "memsets", "gaps", "longest_gaps", "launch_delay", "api", "streams",
+    "devices",
 )  # fmt: skip
 """The order of tables where all are shown; those of other distributions come after."""
+
+_OF_OPS: Final = ("ops", "ops_by_shape")
 
 
 class Subject(Protocol):
@@ -216,6 +220,7 @@ def _hints(linked: Linked, names: Sequence[str]) -> tuple[str, ...]:
     """Return options that show more of this very trace."""
     possible = {
         "--table gaps": linked.ops.height > 1,
+        "--table ops": "ops" in linked.trace,
         "--table steps": linked.steps.height > 0,
         "--table ranges": "ranges" in linked.trace,
         "--phase backward": linked.phase_source != "none",
@@ -306,14 +311,20 @@ def _says_nothing(values: pl.Series) -> bool:
 
 def _why_empty(linked: Linked, name: str) -> str:
     trace = linked.trace
+    if name in _OF_OPS and ops_of(linked) is None:
+        by_nsys = trace.source.format.startswith("nsys")
+        emits = "torch.autograd.profiler.emit_nvtx under nsys, or torch.profiler, records them"
+        how = emits if by_nsys else "torch.profiler's ProfilerActivity.CPU records them"
+        return f"PyTorch's ops were not recorded: {how}"
     needed, flag = {"ranges": ("ranges", "nvtx"), "api": ("api", "cuda")}.get(
         name, ("gpu_ops", "cuda")
     )
-    if needed not in trace:
+    if needed not in trace and name not in _OF_OPS:
         what = {"ranges": "ranges were", "api": "CUDA calls were", "gpu_ops": "GPU work was"}
         return f"{what[needed]} not recorded (nsys profile --trace={flag} does)"
     what = {"copies": "copy", "memsets": "memset", "graphs": "graph launch", "api": "CUDA call"}
     what |= {"ranges": "range", "gaps": "idle time", "longest_gaps": "idle time"}
+    what |= dict.fromkeys(_OF_OPS, "op")
     thing = what.get(name, "kernel")
     if any(caveat.kind == "damaged" for caveat in trace.caveats):
         return f"no {thing} could be read (the file is damaged: see the warnings)"

@@ -1,0 +1,229 @@
+"""Floating-point operations of PyTorch's ops, from the shapes of their inputs.
+
+A multiplication and the addition that follows it are two. The formulas are those of
+torch.utils.flop_counter: products of matrices, convolutions and attention count, without a regard
+to masks (causal attention counts as if it were not) and without what is added or scaled besides.
+One differs: the gradient of a grouped convolution's weight counts as its forward does, where
+torch's formula lets every channel meet those of all groups.
+"""
+
+from __future__ import annotations
+
+import json
+from math import prod
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    Shapes = Sequence[Sequence[int]]
+    Formula = Callable[[Shapes, Sequence[str]], int | None]
+
+
+def flops(name: str, dims: str | None, inputs: str | None) -> int | None:
+    """Return what one call of an op computes, or None where that is not known.
+
+    Args:
+        name: the op's name, such as aten::mm.
+        dims: the shapes of its inputs, as JSON.
+        inputs: its scalar inputs, as JSON; convolutions need theirs.
+    """
+    formula = FORMULAS.get(name)
+    if formula is None:
+        return None
+    # What is no shape (a list of tensors, a scalar) fits no formula.
+    shapes = [shape if _is_shape(shape) else [] for shape in _list(dims)]
+    return formula(shapes, [str(value) for value in _list(inputs)])
+
+
+def _is_shape(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(size, int) for size in value)
+
+
+def _list(text: str | None) -> list[Any]:
+    try:
+        found = json.loads(text or "[]")
+        # Some versions wrote the list as a text.
+        found = json.loads(found) if isinstance(found, str) else found
+    except ValueError:
+        return []
+    return found if isinstance(found, list) else []
+
+
+def _mm(shapes: Shapes) -> int | None:
+    match shapes:
+        case [[m, k], [same, n], *_] if k == same:
+            return 2 * m * k * n
+    return None
+
+
+def _bmm(shapes: Shapes) -> int | None:
+    match shapes:
+        case [[b, m, k], [b2, same, n], *_] if b == b2 and k == same:
+            return 2 * b * m * k * n
+    return None
+
+
+def _matmul(shapes: Shapes) -> int | None:
+    """Count a product of any dimensions: those before the last two are broadcast."""
+    match shapes:
+        case [[k], [same, *rest], *_] | [[*rest, k], [same], *_] if k == same and len(rest) < 2:
+            return 2 * k * prod(rest)
+        case [[*left, m, k], [*right, same, n], *_] if k == same:
+            return 2 * m * k * n * prod(_broadcast(left, right))
+    return None
+
+
+def _broadcast(left: Sequence[int], right: Sequence[int]) -> list[int]:
+    width = max(len(left), len(right))
+    padded = ([1] * (width - len(side)) + [*side] for side in (left, right))
+    return [max(pair) for pair in zip(*padded, strict=True)]
+
+
+def _linear(shapes: Shapes) -> int | None:
+    match shapes:
+        case [[*rest, k], [n, same], *_] if k == same:
+            return 2 * k * n * prod(rest)
+    return None
+
+
+def _attention(products: Sequence[str]) -> Callable[[Shapes], int | None]:
+    """Return the formula of attention in (batch, head, sequence, size) that does these products.
+
+    Each is between all queries and all keys: `q` over the size of a query, `v` of a value.
+    """
+
+    def count(shapes: Shapes) -> int | None:
+        match shapes:
+            case [[*batch, s_q, d_q], [*_, s_k, _], [*_, _, d_v], *_]:
+                sizes = {"q": d_q, "v": d_v}
+                return 2 * prod(batch) * s_q * s_k * sum(sizes[which] for which in products)
+        return None
+
+    return count
+
+
+_FORWARD: Final = _attention("qv")
+_BACKWARD: Final = _attention("qvvqq")
+"""Backward computes the scores again; then the gradients of the scores, v, q and k."""
+
+
+def _by_sequence(count: Callable[[Shapes], int | None]) -> Callable[[Shapes], int | None]:
+    """Return the formula for inputs in (batch, sequence, head, size).
+
+    Inputs of three dimensions hold sequences of lengths that are not recorded.
+    """
+
+    def turned(shapes: Shapes) -> int | None:
+        if any(len(shape) != 4 for shape in shapes[:3]):
+            return None
+        return count([[b, h, s, d] for b, s, h, d in shapes[:3]])
+
+    return turned
+
+
+def _convolution(shapes: Shapes, inputs: Sequence[str]) -> int | None:
+    """Count a convolution: input, weight, bias, stride, padding, dilation, transposed, …."""
+    match shapes, inputs:
+        case (
+            [[batch, _, *size], [_, _, *_] as weight, *_],
+            [_, _, _, stride, padding, dilation, transposed, *_],
+        ):
+            if _is_true(transposed):
+                return _windows(batch, size, weight)
+            steps = [_list(text) for text in (stride, padding, dilation)]
+            out = _out_size(size, weight[2:], *steps)
+            return None if out is None else _windows(batch, out, weight)
+    return None
+
+
+def _convolution_backward(shapes: Shapes, inputs: Sequence[str]) -> int | None:
+    """Count the gradients that are asked for of a convolution's input and weight."""
+    match shapes, inputs:
+        case (
+            [[batch, _, *out], [_, _, *size], [_, _, *_] as weight, *_],
+            [_, _, _, _, _, _, _, transposed, _, _, mask, *_],
+        ):
+            places = size if _is_true(transposed) else out
+            asked = sum(_is_true(flag) for flag in mask.strip("[]").split(",")[:2])
+            return _windows(batch, places, weight) * asked
+    return None
+
+
+def _windows(batch: int, places: Sequence[int], weight: Sequence[int]) -> int:
+    return 2 * batch * prod(places) * prod(weight)
+
+
+def _out_size(
+    size: Sequence[int],
+    window: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> list[int] | None:
+    """Return the size of a convolution's output; one number may stand for all dimensions."""
+    axes = len(window)
+    if len(size) != axes or not all(len(part) in (1, axes) for part in (stride, padding, dilation)):
+        return None
+    if not all(step > 0 for step in stride):
+        return None
+    wide = ([*part] * axes if len(part) == 1 else part for part in (stride, padding, dilation))
+    return [
+        (length + 2 * pad - spread * (taps - 1) - 1) // step + 1
+        for length, taps, step, pad, spread in zip(size, window, *wide, strict=True)
+    ]
+
+
+def _is_true(text: str) -> bool:
+    return text.strip().lower() in ("true", "1")
+
+
+def _of_shapes(count: Callable[[Shapes], int | None], skipped: int = 0) -> Formula:
+    return lambda shapes, _: count(shapes[skipped:])
+
+
+FORMULAS: Final[Mapping[str, Formula]] = {
+    "aten::mm": _of_shapes(_mm),
+    "aten::addmm": _of_shapes(_mm, 1),
+    "aten::addmm_": _of_shapes(_mm, 1),
+    "aten::_addmm_activation": _of_shapes(_mm, 1),
+    "aten::_scaled_mm": _of_shapes(_mm),
+    "aten::_int_mm": _of_shapes(_mm),
+    "aten::bmm": _of_shapes(_bmm),
+    "aten::baddbmm": _of_shapes(_bmm, 1),
+    "aten::baddbmm_": _of_shapes(_bmm, 1),
+    "aten::linear": _of_shapes(_linear),
+    "aten::matmul": _of_shapes(_matmul),
+    "aten::convolution": _convolution,
+    "aten::_convolution": _convolution,
+    "aten::convolution_overrideable": _convolution,
+    "aten::convolution_backward": _convolution_backward,
+    "aten::convolution_backward_overrideable": _convolution_backward,
+    **{
+        f"aten::{name}": _of_shapes(_FORWARD)
+        for name in (
+            "scaled_dot_product_attention",
+            "_scaled_dot_product_efficient_attention",
+            "_scaled_dot_product_flash_attention",
+            "_scaled_dot_product_flash_attention_for_cpu",
+            "_scaled_dot_product_cudnn_attention",
+            "_scaled_dot_product_fused_attention_overrideable",
+        )
+    },
+    **{
+        f"aten::{name}": _of_shapes(_BACKWARD, 1)
+        for name in (
+            "_scaled_dot_product_efficient_attention_backward",
+            "_scaled_dot_product_flash_attention_backward",
+            "_scaled_dot_product_flash_attention_for_cpu_backward",
+            "_scaled_dot_product_cudnn_attention_backward",
+            "_scaled_dot_product_fused_attention_overrideable_backward",
+        )
+    },
+    "aten::_flash_attention_forward": _of_shapes(_by_sequence(_FORWARD)),
+    "aten::_efficient_attention_forward": _of_shapes(_by_sequence(_FORWARD)),
+    "aten::_flash_attention_backward": _of_shapes(_by_sequence(_BACKWARD), 1),
+    "aten::_efficient_attention_backward": _of_shapes(_by_sequence(_BACKWARD), 1),
+}
+"""Op -> its formula, of the shapes of its inputs and its scalar inputs as texts. Of ops inside one
+another the innermost that has a number counts: aten::linear only where it calls no aten::addmm."""

@@ -1,0 +1,71 @@
+"""What PyTorch recorded of the inputs of its ops, made readable: shapes and types."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import polars as pl
+
+_TYPES: Final = {
+    "float": "float32",
+    "double": "float64",
+    "Half": "float16",
+    "BFloat16": "bfloat16",
+    "long int": "int64",
+    "long": "int64",
+    "int": "int32",
+    "short int": "int16",
+    "short": "int16",
+    "signed char": "int8",
+    "unsigned char": "uint8",
+    "char": "int8",
+    "bool": "bool",
+    "complex<float>": "complex64",
+    "complex<double>": "complex128",
+    "complex<Half>": "complex32",
+}
+"""C++ type, as recorded -> PyTorch's name."""
+
+_NO_TENSOR: Final = ("", "Scalar", "ScalarList", "TensorList", "None")
+
+
+def dtype(types: pl.Series) -> pl.Series:
+    """Return the type of the first tensor among the inputs, in PyTorch's words; null: none."""
+    return _by_text(types, _dtype)
+
+
+def shapes(dims: pl.Series) -> pl.Series:
+    """Return the shapes of the inputs that have one, as in ``4x512x768, 768x2304``."""
+    return _by_text(dims, _shapes)
+
+
+def _by_text(texts: pl.Series, make: Any) -> pl.Series:
+    """Return ``make`` of texts, once for each distinct one."""
+    distinct = texts.drop_nulls().unique()
+    made = {text: make(_list(text)) for text in distinct}
+    return texts.replace_strict(made, default=None, return_dtype=pl.String)
+
+
+def _list(text: str) -> list[Any]:
+    try:
+        found = json.loads(text)
+        # Some versions wrote the list as a text.
+        found = json.loads(found) if isinstance(found, str) else found
+    except ValueError:
+        return []
+    return found if isinstance(found, list) else []
+
+
+def _dtype(types: list[Any]) -> str | None:
+    first = next((t for t in types if isinstance(t, str) and t not in _NO_TENSOR), None)
+    if first is None:
+        return None
+    plain = first.removeprefix("c10::").replace("c10::", "")
+    return _TYPES.get(plain, plain.lower())
+
+
+def _shapes(dims: list[Any]) -> str:
+    return ", ".join(
+        "x".join(map(str, shape)) for shape in dims if isinstance(shape, list) and shape
+    )
