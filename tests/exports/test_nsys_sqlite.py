@@ -28,6 +28,7 @@ from tracelens.errors import NothingToShowError
 from tracelens.exports.nsys_sqlite import schema, write
 from tracelens.links.linked import Cut, link
 from tracelens.readers.open import open_trace
+from tracelens.trace import store
 from tracelens.trace.schema import COPY_KINDS, OP_KINDS, RANGE_KINDS
 
 if TYPE_CHECKING:
@@ -182,6 +183,22 @@ def test_rows_are_as_nsys_writes_them(tmp_path: Path) -> None:
     assert query(path, "SELECT pid, name FROM PROCESSES") == [(100, "python3")]
 
 
+def test_it_is_cached_with_what_is_ours_and_not_with_what_nsys_reads_on_request(
+    tmp_path: Path,
+) -> None:
+    ours = exported(pytorch_step(), tmp_path).source.path.rename(tmp_path / "ours.sqlite")
+    theirs = exported(everything(recording("3.20.3"), tmp_path), tmp_path).source.path
+
+    for path, later in ((ours, ()), (theirs, ("memory", "counters"))):
+        first = open_trace(path)
+        store.flush()
+        second = open_trace(path)
+
+        assert first.on_request == later
+        assert second.entry is not None
+        assert_same(first, second)
+
+
 def test_ids_that_nsys_has_no_room_for_come_back(tmp_path: Path) -> None:
     threads = [(1, 1), (1, 2**24 - 1), (1, 2**24), (1, -1), (1, 2**31 - 1), (-1, 5), (2**31 - 1, 5),
                (2**24 + 1, 1), (-(2**31), -(2**31))]  # fmt: skip
@@ -325,6 +342,21 @@ def test_any_trace_reads_back_as_it_was(
     before = link(made(**tables, **({"threads": threads} if threads else {}))).trace
 
     assert_same(before, exported(before, tmp_path))
+
+
+@pytest.mark.corpus
+@pytest.mark.slow
+def test_summaries_of_a_profile_and_of_its_export_are_the_same(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell = Shell(capsys)
+    out = tmp_path / "run.sqlite"
+    for path in sorted((corpus / "kineto").iterdir()):
+        assert shell("export", path, "--to", "nsys-sqlite", "-o", out, "--force").status == 0
+
+        said = [shell("summarize", p, "--table", "all", "-f", "json").json for p in (path, out)]
+        assert said[0]["tables"] == said[1]["tables"], path.name
+        assert said[0]["warnings"] == said[1]["warnings"]
 
 
 @pytest.mark.corpus

@@ -182,6 +182,14 @@ def test_what_pytorch_recorded_reads_back_as_it_was(tmp_path: Path) -> None:
         assert_same(before, exported(before, tmp_path))
 
 
+def test_memory_of_the_allocator_is_kept_at_hand_and_that_of_cuda_is_not(
+    tmp_path: Path, export: Path
+) -> None:
+    assert "memory" not in exported(pytorch_step(), tmp_path).on_request
+    assert "memory" not in exported(snapshot(), tmp_path).on_request
+    assert "memory" in open_trace(export).on_request
+
+
 def test_a_cut_renumbers_what_refers_to_its_work(tmp_path: Path) -> None:
     after = exported(pytorch_step(), tmp_path, Cut(within="backward"))
 

@@ -137,6 +137,7 @@ def test_how_it_was_recorded_is_told_where_the_export_says(tmp_path: Path) -> No
     assert dict(opened(trace, tmp_path).source.facts) == {
         "command": "python train.py --ctx 256 last",
         "cuda_graph_trace": "Graph",
+        "epoch_ns": "1700000000000000000",
     }
 
 

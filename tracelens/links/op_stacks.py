@@ -100,16 +100,19 @@ def _chains(
             of_range[range_id] = chain
     links = list(chains)
     used = {leaf: chain for leaf in leaves if (chain := of_range.get(leaf)) is not None}
+    # Names may have numbers below zero; frames have none.
+    frame_of: dict[int, int] = {}
     stack_rows: list[tuple[int, int, int]] = []
     for stack_id in set(used.values()):
         link: int | None = stack_id
         depth = 0
         while link is not None:
             name_id, around = links[link]
-            stack_rows.append((stack_id, depth, name_id))
+            frame_id = frame_of.setdefault(name_id, len(frame_of))
+            stack_rows.append((stack_id, depth, frame_id))
             link, depth = around, depth + 1
     frame_rows = [
-        (name_id, *_parts(kept.get(name_id, ""))) for name_id in {n for _, _, n in stack_rows}
+        (frame_id, *_parts(kept.get(name_id, ""))) for name_id, frame_id in frame_of.items()
     ]
     return (
         used,

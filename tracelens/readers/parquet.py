@@ -121,8 +121,18 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
             f"{path.name} is a Parquet export of tracelens without a readable names.parquet. "
             f"Export it again: tracelens export RECORDING --to parquet -o {path.name} --force"
         )
-    large = tuple(name for name in _LARGE if name in tables)
-    return Trace(_source(path, manifest), tables, (*caveats, *folder.caveats), on_request=large)
+    large = [name for name in _LARGE if name in tables]
+    if "memory" in large and _is_of_allocator(tables):
+        large.remove("memory")
+    return Trace(
+        _source(path, manifest), tables, (*caveats, *folder.caveats), on_request=tuple(large)
+    )
+
+
+def _is_of_allocator(tables: Mapping[str, pl.LazyFrame]) -> bool:
+    """Tell PyTorch's own account of memory, which summaries show, from allocations of CUDA."""
+    totals = tables["memory"].select(pl.col("allocated_bytes").is_not_null().any())
+    return "blocks" in tables or bool(totals.collect().item())
 
 
 def on_request(path: Path) -> Mapping[str, pl.LazyFrame]:

@@ -261,7 +261,7 @@ class Export:
     # What nsys has no place for.
 
     def _own(self) -> Iterator[Rows]:
-        for name in (*own.AT_ONCE, *own.ON_REQUEST):
+        for name in own.TABLES:
             if name in self._tables and (name != "memory" or self._memory_has_more()):
                 rows = self._renumbered(name)
                 texts = [c for c, dtype in TABLES[name].schema().items() if dtype == pl.String]

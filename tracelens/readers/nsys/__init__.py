@@ -79,16 +79,18 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
         "names": names.frame(),
         **later,
     }
+    added = own.tables(gather, tables)
+    tables |= added
     facts.diagnostics(gather)
     for loss in storage.losses():
         gather.note("damaged", loss)
     producer, schema_version = facts.producer(storage)
     source = Source(path, storage.format, producer, schema_version, facts.capture_facts(storage))
-    tables |= own.tables(gather, tables)
     present = {name: frame for name, frame in tables.items() if frame is not None}
     before = own.caveats(storage)
     caveats = (*before, *(caveat for caveat in gather.said() if caveat not in before))
-    return Trace(source, present, caveats, (spill, storage), tuple(later))
+    on_request = tuple(name for name in later if name not in added)
+    return Trace(source, present, caveats, (spill, storage), on_request)
 
 
 def on_request(path: Path) -> Mapping[str, pl.LazyFrame]:
@@ -103,7 +105,7 @@ def on_request(path: Path) -> Mapping[str, pl.LazyFrame]:
 def _on_request(gather: Gather, *kept: object) -> dict[str, pl.LazyFrame]:
     import polars as pl
 
-    from tracelens.readers.nsys import own, samples
+    from tracelens.readers.nsys import samples
     from tracelens.trace.schema import TABLES
 
     def later(read: Callable[[Gather], pl.LazyFrame | None], empty: pl.DataFrame) -> pl.DataFrame:
@@ -115,9 +117,6 @@ def _on_request(gather: Gather, *kept: object) -> dict[str, pl.LazyFrame]:
         "memory": (samples.USAGE, samples.memory),
         "counters": (samples.METRICS, samples.counters),
     }
-    for name in own.ON_REQUEST:
-        if own.table(name) in gather.storage.tables():
-            found[name] = (own.table(name), functools.partial(own.read, name=name))
     return {
         name: pl.defer(
             functools.partial(later, read, TABLES[name].empty()), schema=dict(TABLES[name].schema())

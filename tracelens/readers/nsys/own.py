@@ -11,7 +11,7 @@ import polars as pl
 
 from tracelens.readers.nsys.gather import cast
 from tracelens.trace.model import Caveat
-from tracelens.trace.schema import TABLES
+from tracelens.trace.schema import TABLES as MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,8 +36,8 @@ REFERRING: Final[Mapping[str, tuple[str, ...]]] = {
     "collectives": ("gpu_ops",),
 }
 """Tables that refer to others by row number: of no use where one of those has lost rows."""
-AT_ONCE: Final = (*REFERRING, "segments", "blocks", "devices")
-ON_REQUEST: Final = ("memory", "stacks", "frames")
+TABLES: Final = (*REFERRING, "memory", "segments", "blocks", "stacks", "frames", "devices")
+"""Tables of the data model that nsys's schema has no place for, or not for all their columns."""
 _META: Final = "META_DATA_CAPTURE"
 _EMPTY: Final = "\0"
 
@@ -58,10 +58,10 @@ def caveats(storage: Storage) -> tuple[Caveat, ...]:
 
 
 def tables(gather: Gather, found: Mapping[str, pl.LazyFrame | None]) -> dict[str, pl.LazyFrame]:
-    """Return the tables that nsys's schema has no place for, or too little."""
+    """Return the tables of the data model that the export holds as they are."""
     were = dict(_said(gather.storage, ROWS))
     there = {}
-    for name in AT_ONCE:
+    for name in TABLES:
         if table(name) not in gather.storage.tables():
             continue
         lost = [of for of in REFERRING.get(name, ()) if were.get(of) != str(_rows(found.get(of)))]
@@ -75,7 +75,7 @@ def tables(gather: Gather, found: Mapping[str, pl.LazyFrame | None]) -> dict[str
 
 def read(gather: Gather, name: str) -> pl.LazyFrame:
     """Return a table of the data model that an export of ours holds as it is."""
-    schema = TABLES[name].schema()
+    schema = MODEL[name].schema()
     texts = [column for column, dtype in schema.items() if dtype == pl.String]
     decoded = [_decoded(text) for text in texts]
     return gather.read(
