@@ -21,14 +21,18 @@ if TYPE_CHECKING:
     from tracelens.tables import Table
 
 TABLES = registry.names("table")
-OF_TORCH = ("collectives", "memory_by_phase")
+OF_TORCH = (
+    "collectives", "memory_by_op", "memory_by_phase", "module_classes", "modules", "ops",
+    "ops_by_shape",
+)  # fmt: skip
 """Tables of what torch.profiler alone records."""
 
 
 def torch_profile() -> Profile:
-    """Return a step of training that communicates and allocates."""
+    """Return a step of training, of a module, that communicates and allocates."""
     trace = Profile()
     main = trace.thread("python3")
+    main.python("nn.Module: GPT_0", 110_000, 490_000, module=0)
     step = kineto.training_step(trace)
     main.collective("allreduce", 1_024, at=step.end_ns, run=(step.end_ns, step.end_ns + 9_000))
     main.memory(200_000, 4_096, allocated=4_096, reserved=8_192)

@@ -70,10 +70,10 @@ def memory_by_op(linked: Linked) -> pl.DataFrame:
             freed_bytes=size.filter(pl.col("action") == "free").sum(),
         )
     )
-    held = pl.concat(
-        [sums.select(_KEY).clear(), *_at_peaks(linked, memory, events)], how="diagonal"
-    )
-    peak = pl.col("peak_bytes")
+    nothing = sums.select(*_KEY, at_peak_bytes="allocated_bytes").clear()
+    held = pl.concat([nothing, *_at_peaks(linked, memory, events)])
+    peaks = {moment.device: moment.active_bytes for moment in named(memory, "peak")}
+    peak = pl.col("device").replace_strict(peaks, default=None, return_dtype=pl.Int64)
     return (
         sums.join(held, on=_KEY, how="full", coalesce=True, nulls_equal=True)
         .with_columns(pl.col("^(allocat.*|freed_bytes|at_peak_bytes)$").fill_null(0))
