@@ -33,7 +33,9 @@ def leaks(memory: Memory) -> pl.DataFrame:
     )
     if ends["step"].n_unique() < _LEAST:
         raise NothingToShowError("leaks show between steps, and fewer than two steps are known")
-    after = ends.select("device", step=pl.col("step") - 1, next_last="last")
+    after = ends.select("device", step=pl.col("step") - 1, next_last="last").join(
+        ends, on=["device", "step"], how="semi"
+    )
     watched = after["step"].n_unique()
     found = (
         memory.lives.lazy()
