@@ -10,7 +10,9 @@ import pytest
 
 from tests.asking import Shell, linked, phase_of, table, the_row
 from tests.kineto import Event, Profile, Raw, training_step
-from tests.readers.kineto.reading import a_step, forwards, launchers, opened, rows, said
+from tests.readers.kineto.reading import a_step, forwards, launchers, opened, rows, said, story
+from tracelens.readers.open import open_trace
+from tracelens.trace.store import flush
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,6 +119,8 @@ def test_a_kernel_may_have_any_name(tmp_path: Path, name: str) -> None:
         ("Memcpy HtoH (Pinned -> Pinned)", "HtoH"),
         ("Memcpy PtoP (Device -> Device)", "PtoP"),
         ("Memcpy HtoD (Host -> Device)", "HtoD"),
+        ("CopyHostToDevice", "HtoD"),
+        ("CopyDeviceToDevice", "DtoD"),
         ("Memcpy <unknown> (? -> ?)", "unknown"),
         ("what is this", "unknown"),
     ],
@@ -193,8 +197,6 @@ def test_kernels_of_no_time_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_kernel_has_its_shape_on_request(tmp_path: Path) -> None:
-    from tracelens.readers.open import open_trace
-
     path = one_kernel().write(tmp_path / "trace.json")
     found = open_trace(path, everything=True, cache=False)
 
@@ -709,6 +711,29 @@ def test_a_trace_without_collectives_has_no_such_table(tmp_path: Path) -> None:
     found = opened(a_step(), tmp_path)
 
     assert "collectives" not in found or found["collectives"].collect().is_empty()
+
+
+# --- The cache ------------------------------------------------------------------------------------
+
+
+def test_what_the_cache_kept_is_what_was_read(tmp_path: Path) -> None:
+    trace = a_step()
+    trace.device(0)
+    trace.thread("python3").memory(10_000, 8, allocated=5, reserved=6)
+    collective(trace)
+    path = trace.write(tmp_path / "trace.json")
+    for damaged in (False, True):
+        if damaged:
+            path.write_bytes(path.read_bytes()[:-3_000])
+        first = open_trace(path)
+        flush()
+
+        again = open_trace(path)
+
+        assert again.entry is not None
+        assert again.tables.keys() == first.tables.keys()
+        assert story(again) == story(first)
+        assert (again.caveats, again.source) == (first.caveats, first.source)
 
 
 # --- Odd, and legal -------------------------------------------------------------------------------
