@@ -192,7 +192,8 @@ def _by_stacks(
     backward = phases.index("backward")
     if backward not in named:
         frame = _known(frame, _without_frames(frame, phases), "inferred")
-    return _known(frame, _between(frame, named), "inferred")
+    backwards = [backward, phases.index(INFERRED)]
+    return _known(frame, _between(frame, named, backwards), "inferred")
 
 
 def _known(frame: pl.DataFrame, codes: pl.Series, how: str) -> pl.DataFrame:
@@ -225,11 +226,11 @@ def _without_frames(frame: pl.DataFrame, phases: Sequence[str]) -> pl.Series:
     return frame.select(pl.when(fits).then(pl.lit(inferred, _CODE))).to_series()
 
 
-def _between(frame: pl.DataFrame, named: set[int]) -> pl.Series:
+def _between(frame: pl.DataFrame, named: set[int], backwards: Sequence[int]) -> pl.Series:
     """Return the code of both neighbours for what is no allocation and lies between them.
 
     Phases that ranges name end where the ranges do, and a line of Python that tells of no phase
-    is in none.
+    is in none. What autograd frees last is backward, too, whatever comes next.
     """
     code = pl.col("code")
     before = code.forward_fill().over("device")
@@ -237,7 +238,7 @@ def _between(frame: pl.DataFrame, named: set[int]) -> pl.Series:
     fits = (
         (pl.col("action") != "alloc")
         & ~pl.col("python").fill_null(value=False)
-        & (after.is_null() | (after == before))
+        & (after.is_null() | (after == before) | before.is_in(backwards))
         & ~before.is_in(list(named))
     )
     return frame.select(pl.when(fits).then(before)).to_series()
