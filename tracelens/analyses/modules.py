@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from tracelens.analyses import Analysis
 from tracelens.errors import NothingToShowError
-from tracelens.links.modules import DIRECTIONS, Modules, modules_of, work
+from tracelens.links.modules import DIRECTIONS, modules_of, work
 from tracelens.trace.intervals import window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from tracelens.links.linked import Linked
+    from tracelens.links.modules import Modules, Tree
 
-INDENT: Final = "· "
-_SUMS: Final = (
-    "calls", "cpu_ns", "forward_kernels", "forward_ns", "backward_kernels", "backward_ns",
-    "allocated_bytes", "kept_bytes",
+_INDENT: Final = "· "
+_DEEPEST: Final = 64
+_INCLUSIVE: Final = (
+    "forward_kernels", "forward_ns", "backward_kernels", "backward_ns", "allocated_bytes",
+    "kept_bytes",
 )  # fmt: skip
-_OWN: Final = ("calls", "cpu_ns")
+COSTS: Final = ("calls", "cpu_ns", *_INCLUSIVE)
 SCHEMA: Final = {
     "module": pl.String,
     "path": pl.String,
@@ -58,9 +60,7 @@ def modules(linked: Linked) -> pl.DataFrame:
             "calls of nn.Modules were not recorded: torch.profiler.profile(with_stack=True) "
             "records them (with_modules=True does so for TorchScript only)"
         )
-    own = own_costs(linked, found)
-    rows = list(_rows(found, own))
-    return with_rest(linked, pl.DataFrame(rows, schema=SCHEMA))
+    return table(linked, found.tree, own_costs(linked, found)).select(list(SCHEMA))
 
 
 def own_costs(linked: Linked, found: Modules) -> list[dict[str, int]]:
@@ -77,15 +77,28 @@ def own_costs(linked: Linked, found: Modules) -> list[dict[str, int]]:
     if linked.spans is not None:
         made = window(made, "start_ns", linked.spans)
     cpu = made.group_by("module").agg(calls=pl.len().cast(pl.Int64), cpu_ns=took.sum())
-    costs = [dict.fromkeys(_SUMS, 0) for _ in found.tree]
+    costs = [dict.fromkeys(COSTS, 0) for _ in found.tree.places]
     for frame in (gpu, cpu, _memory(linked, found)):
         for row in frame.filter(pl.col("module").is_not_null()).iter_rows(named=True):
             costs[row.pop("module")].update(row)
     return costs
 
 
-def with_rest(linked: Linked, frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the table with shares, and a row for the GPU work of no module, if there is any."""
+def table(linked: Linked, tree: Tree, own: Sequence[dict[str, int]]) -> pl.DataFrame:
+    """Return the table of a tree, given what each of its places cost by itself."""
+    sums = _summed(tree, own)
+    rows = [
+        {
+            **sums[number],
+            "module": _INDENT * min(tree.places[number].depth, _DEEPEST) + tree.places[number].name,
+            "path": "/".join(tree.path(number)),
+            "depth": tree.places[number].depth,
+            "gpu_time_ns": sums[number]["forward_ns"] + sums[number]["backward_ns"],
+            "self_gpu_time_ns": own[number]["forward_ns"] + own[number]["backward_ns"],
+        }
+        for number in tree.in_order()
+    ]
+    frame = pl.DataFrame(rows, schema={**SCHEMA, "instances": pl.Int64})
     took = int((linked.ops["end_ns"] - linked.ops["start_ns"]).sum())
     tops = int(frame.filter(pl.col("depth") == 0)["gpu_time_ns"].sum())
     if rest := took - tops:
@@ -95,53 +108,18 @@ def with_rest(linked: Linked, frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(gpu_share=share)
 
 
-def summed(parents: Sequence[int | None], own: Sequence[dict[str, int]]) -> list[dict[str, int]]:
+def _summed(tree: Tree, own: Sequence[dict[str, int]]) -> list[dict[str, int]]:
     """Return the costs with those of the places inside added to all but calls and CPU time.
 
-    A module's CPU time includes that of modules inside already. Parents come before children.
+    A module's CPU time includes that of modules inside already.
     """
     sums = [dict(cost) for cost in own]
-    for place in range(len(sums) - 1, -1, -1):
-        above = parents[place]
+    for number in range(len(sums) - 1, -1, -1):
+        above = tree.places[number].parent
         if above is not None:
-            for name in _SUMS:
-                if name not in _OWN:
-                    sums[above][name] += sums[place][name]
+            for name in _INCLUSIVE:
+                sums[above][name] += sums[number][name]
     return sums
-
-
-def described(cost: dict[str, int], own: dict[str, int]) -> dict[str, Any]:
-    """Return the columns that tell a place's costs."""
-    return {
-        **cost,
-        "gpu_time_ns": cost["forward_ns"] + cost["backward_ns"],
-        "self_gpu_time_ns": own["forward_ns"] + own["backward_ns"],
-    }
-
-
-def in_order(parents: Sequence[int | None]) -> Iterator[int]:
-    """Give the places of a tree, each before those inside it, in the order of their numbers."""
-    inside: dict[int | None, list[int]] = {}
-    for place, parent in enumerate(parents):
-        inside.setdefault(parent, []).append(place)
-    waiting = inside.get(None, [])[::-1]
-    while waiting:
-        place = waiting.pop()
-        yield place
-        waiting += inside.get(place, [])[::-1]
-
-
-def _rows(found: Modules, own: Sequence[dict[str, int]]) -> Iterator[dict[str, Any]]:
-    parents = [module.parent for module in found.tree]
-    sums = summed(parents, own)
-    for place in in_order(parents):
-        module = found.tree[place]
-        yield {
-            "module": INDENT * module.depth + module.name,
-            "path": "/".join(found.path(place)),
-            "depth": module.depth,
-            **described(sums[place], own[place]),
-        }
 
 
 def _memory(linked: Linked, found: Modules) -> pl.DataFrame:

@@ -41,7 +41,7 @@ _SCHEMA: Final = {
 def costs() -> dict[str, pl.Expr]:
     """Return the aggregates of `links.ops.calls` that describe what many calls cost.
 
-    FLOP/s are over the GPU time of those calls whose FLOPs and GPU work are known.
+    FLOP/s are over the GPU time of those calls whose FLOPs are known.
     """
     whole = pl.col("once")
     ran = pl.col("flops").is_not_null() & (pl.col("gpu_time_ns") > 0)

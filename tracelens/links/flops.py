@@ -1,23 +1,26 @@
 """Floating-point operations of PyTorch's ops, from the shapes of their inputs.
 
 A multiplication and the addition that follows it are two. The formulas are those of
-torch.utils.flop_counter: products of matrices, convolutions and attention count, without a regard
-to masks (causal attention counts as if it were not) and without what is added or scaled besides.
+torch.utils.flop_counter: products of matrices, convolutions and attention count, without regard to
+masks (causal attention counts as if it were not) and without what is added or scaled besides.
 One differs: the gradient of a grouped convolution's weight counts as its forward does, where
 torch's formula lets every channel meet those of all groups.
 """
 
 from __future__ import annotations
 
-import json
 from math import prod
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from tracelens.links.op_inputs import decoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     Shapes = Sequence[Sequence[int]]
     Formula = Callable[[Shapes, Sequence[str]], int | None]
+
+_MOST: Final = 2**63
 
 
 def flops(name: str, dims: str | None, inputs: str | None) -> int | None:
@@ -32,22 +35,13 @@ def flops(name: str, dims: str | None, inputs: str | None) -> int | None:
     if formula is None:
         return None
     # What is no shape (a list of tensors, a scalar) fits no formula.
-    shapes = [shape if _is_shape(shape) else [] for shape in _list(dims)]
-    return formula(shapes, [str(value) for value in _list(inputs)])
+    shapes = [shape if _is_shape(shape) else [] for shape in decoded(dims)]
+    found = formula(shapes, [str(value) for value in decoded(inputs)])
+    return None if found is None or found >= _MOST else found
 
 
 def _is_shape(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(size, int) for size in value)
-
-
-def _list(text: str | None) -> list[Any]:
-    try:
-        found = json.loads(text or "[]")
-        # Some versions wrote the list as a text.
-        found = json.loads(found) if isinstance(found, str) else found
-    except ValueError:
-        return []
-    return found if isinstance(found, list) else []
+    return isinstance(value, list) and all(isinstance(size, int) and size >= 0 for size in value)
 
 
 def _mm(shapes: Shapes) -> int | None:
@@ -62,22 +56,6 @@ def _bmm(shapes: Shapes) -> int | None:
         case [[b, m, k], [b2, same, n], *_] if b == b2 and k == same:
             return 2 * b * m * k * n
     return None
-
-
-def _matmul(shapes: Shapes) -> int | None:
-    """Count a product of any dimensions: those before the last two are broadcast."""
-    match shapes:
-        case [[k], [same, *rest], *_] | [[*rest, k], [same], *_] if k == same and len(rest) < 2:
-            return 2 * k * prod(rest)
-        case [[*left, m, k], [*right, same, n], *_] if k == same:
-            return 2 * m * k * n * prod(_broadcast(left, right))
-    return None
-
-
-def _broadcast(left: Sequence[int], right: Sequence[int]) -> list[int]:
-    width = max(len(left), len(right))
-    padded = ([1] * (width - len(side)) + [*side] for side in (left, right))
-    return [max(pair) for pair in zip(*padded, strict=True)]
 
 
 def _linear(shapes: Shapes) -> int | None:
@@ -108,16 +86,17 @@ _BACKWARD: Final = _attention("qvvqq")
 """Backward computes the scores again; then the gradients of the scores, v, q and k."""
 
 
-def _by_sequence(count: Callable[[Shapes], int | None]) -> Callable[[Shapes], int | None]:
-    """Return the formula for inputs in (batch, sequence, head, size).
+def _in_order(count: Callable[[Shapes], int | None], order: str) -> Callable[[Shapes], int | None]:
+    """Return the formula for inputs of four dimensions: batch, head, sequence, d(epth) in an order.
 
     Inputs of three dimensions hold sequences of lengths that are not recorded.
     """
+    places = [order.index(axis) for axis in "bhsd"]
 
     def turned(shapes: Shapes) -> int | None:
         if any(len(shape) != 4 for shape in shapes[:3]):
             return None
-        return count([[b, h, s, d] for b, s, h, d in shapes[:3]])
+        return count([[shape[place] for place in places] for shape in shapes[:3]])
 
     return turned
 
@@ -131,7 +110,7 @@ def _convolution(shapes: Shapes, inputs: Sequence[str]) -> int | None:
         ):
             if _is_true(transposed):
                 return _windows(batch, size, weight)
-            steps = [_list(text) for text in (stride, padding, dilation)]
+            steps = [_numbers(text) for text in (stride, padding, dilation)]
             out = _out_size(size, weight[2:], *steps)
             return None if out is None else _windows(batch, out, weight)
     return None
@@ -148,6 +127,10 @@ def _convolution_backward(shapes: Shapes, inputs: Sequence[str]) -> int | None:
             asked = sum(_is_true(flag) for flag in mask.strip("[]").split(",")[:2])
             return _windows(batch, places, weight) * asked
     return None
+
+
+def _numbers(text: str) -> list[int]:
+    return [number for number in decoded(text) if isinstance(number, int)]
 
 
 def _windows(batch: int, places: Sequence[int], weight: Sequence[int]) -> int:
@@ -193,7 +176,6 @@ FORMULAS: Final[Mapping[str, Formula]] = {
     "aten::baddbmm": _of_shapes(_bmm, 1),
     "aten::baddbmm_": _of_shapes(_bmm, 1),
     "aten::linear": _of_shapes(_linear),
-    "aten::matmul": _of_shapes(_matmul),
     "aten::convolution": _convolution,
     "aten::_convolution": _convolution,
     "aten::convolution_overrideable": _convolution,
@@ -220,10 +202,24 @@ FORMULAS: Final[Mapping[str, Formula]] = {
             "_scaled_dot_product_fused_attention_overrideable_backward",
         )
     },
-    "aten::_flash_attention_forward": _of_shapes(_by_sequence(_FORWARD)),
-    "aten::_efficient_attention_forward": _of_shapes(_by_sequence(_FORWARD)),
-    "aten::_flash_attention_backward": _of_shapes(_by_sequence(_BACKWARD), 1),
-    "aten::_efficient_attention_backward": _of_shapes(_by_sequence(_BACKWARD), 1),
+    **{
+        name: _of_shapes(_in_order(_FORWARD, order))
+        for name, order in (
+            ("aten::_cudnn_attention_forward", "bhsd"),
+            ("aten::_flash_attention_forward", "bshd"),
+            ("aten::_efficient_attention_forward", "bshd"),
+            ("flash_attn::_flash_attn_forward", "bshd"),
+        )
+    },
+    **{
+        name: _of_shapes(_in_order(_BACKWARD, order), 1)
+        for name, order in (
+            ("aten::_cudnn_attention_backward", "bhsd"),
+            ("aten::_flash_attention_backward", "bshd"),
+            ("aten::_efficient_attention_backward", "bshd"),
+            ("flash_attn::_flash_attn_backward", "bshd"),
+        )
+    },
 }
 """Op -> its formula, of the shapes of its inputs and its scalar inputs as texts. Of ops inside one
 another the innermost that has a number counts: aten::linear only where it calls no aten::addmm."""

@@ -17,30 +17,70 @@ from tracelens.links.nest import Nest, nest
 from tracelens.links.ops import gradients, ops_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tracelens.links.linked import Linked
     from tracelens.trace.model import Trace
 
 _PREFIX: Final = "nn.Module: "
+_DEEPEST: Final = 64
 _NUMBER: Final = re.compile(r"_\d+$")
 DIRECTIONS: Final = ("forward", "backward")
 _DIRECTION: Final = pl.Enum(DIRECTIONS)
 
 
 @dataclass(frozen=True)
-class Module:
-    """One place in the tree: an instance as it is called by the one above; ``parent`` is a place.
+class Place:
+    """One place in the tree: an instance as it is called by the one above.
 
-    ``name`` is class and number (`Linear_3`).
+    ``name`` is class and number (`Linear_3`); ``parent`` the number of the place above.
     """
 
     name: str
     parent: int | None
     depth: int
 
-    @property
-    def kind(self) -> str:
-        """Its class."""
-        return _NUMBER.sub("", self.name)
+
+@dataclass(frozen=True)
+class Tree:
+    """Places, each after the one above it; a place's number is where it stands here."""
+
+    places: tuple[Place, ...]
+
+    def path(self, place: int) -> tuple[str, ...]:
+        """Return the names from the top of the tree to a place; of deep places the last ones."""
+        names: list[str] = []
+        here: int | None = place
+        while here is not None and len(names) < _DEEPEST:
+            names.append(self.places[here].name)
+            here = self.places[here].parent
+        return tuple(reversed(names if here is None else [*names, "…"]))
+
+    def in_order(self) -> Iterator[int]:
+        """Give the places, each with those inside it behind it, in order of their numbers."""
+        inside: dict[int | None, list[int]] = {}
+        for number, place in enumerate(self.places):
+            inside.setdefault(place.parent, []).append(number)
+        waiting = inside.get(None, [])[::-1]
+        while waiting:
+            number = waiting.pop()
+            yield number
+            waiting += inside.get(number, [])[::-1]
+
+    def by_class(self) -> tuple[Tree, list[int]]:
+        """Return the tree of classes, and the place there of each place here.
+
+        Instances of one class inside instances of one place are one: all blocks, and all linear
+        layers directly inside of blocks.
+        """
+        found: dict[tuple[int | None, str], int] = {}
+        numbers: list[int] = []
+        for place in self.places:
+            above = None if place.parent is None else numbers[place.parent]
+            numbers.append(found.setdefault((above, _NUMBER.sub("", place.name)), len(found)))
+        depths = dict(zip(numbers, (place.depth for place in self.places), strict=True))
+        places = (Place(name, above, depths[n]) for (above, name), n in found.items())
+        return Tree(tuple(places)), numbers
 
 
 @dataclass(frozen=True)
@@ -48,20 +88,11 @@ class Modules:
     """The calls of modules, nested among themselves, and the tree that they form.
 
     ``calls`` has, besides what ranges have, `module`: the place in ``tree`` of the instance that
-    was called. Parents come before their children there.
+    was called.
     """
 
     calls: Nest
-    tree: tuple[Module, ...]
-
-    def path(self, place: int) -> tuple[str, ...]:
-        """Return the names from the top of the tree to a place."""
-        names: list[str] = []
-        here: int | None = place
-        while here is not None:
-            names.append(self.tree[here].name)
-            here = self.tree[here].parent
-        return tuple(reversed(names))
+    tree: Tree
 
 
 def modules(trace: Trace) -> Modules | None:
@@ -126,7 +157,7 @@ def _direction(name: str) -> pl.Expr:
     return pl.lit(name, _DIRECTION)
 
 
-def _placed(calls: Nest) -> tuple[pl.Series, tuple[Module, ...]]:
+def _placed(calls: Nest) -> tuple[pl.Series, Tree]:
     """Return the place of each call in the tree, and the tree.
 
     A call that nothing encloses, of an instance that is called inside another module elsewhere, is
@@ -138,7 +169,7 @@ def _placed(calls: Nest) -> tuple[pl.Series, tuple[Module, ...]]:
         tops.append(row if parent is None else tops[parent])
     inner = {name for name, parent in zip(names, parents, strict=True) if parent is not None}
     again = [names[top] in inner for top in tops]
-    tree: list[Module] = []
+    tree: list[Place] = []
     places: dict[tuple[int | None, str], int] = {}
     inside: dict[str, int] = {}
     found: list[int] = [0] * len(names)
@@ -152,8 +183,8 @@ def _placed(calls: Nest) -> tuple[pl.Series, tuple[Module, ...]]:
         place = places.setdefault((above, name), len(tree))
         if place == len(tree):
             depth = 0 if above is None else tree[above].depth + 1
-            tree.append(Module(name, above, depth))
+            tree.append(Place(name, above, depth))
             if above is not None:
                 inside.setdefault(name, place)
         found[row] = place
-    return pl.Series("module", found, dtype=pl.UInt32), tuple(tree)
+    return pl.Series("module", found, dtype=pl.UInt32), Tree(tuple(tree))

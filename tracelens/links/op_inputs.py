@@ -1,4 +1,4 @@
-"""What PyTorch recorded of the inputs of its ops, made readable: shapes and types."""
+"""What PyTorch recorded of the inputs of its ops: decoded, and made readable."""
 
 from __future__ import annotations
 
@@ -27,7 +27,18 @@ _TYPES: Final = {
 }
 """C++ type, as recorded -> PyTorch's name."""
 
+_LISTED: Final = 3
 _NO_TENSOR: Final = ("", "Scalar", "ScalarList", "TensorList", "None")
+
+
+def decoded(text: str | None) -> list[Any]:
+    """Return a recorded list; empty where it is none. Some versions wrote lists as texts."""
+    try:
+        found = json.loads(text or "[]")
+        found = json.loads(found) if isinstance(found, str) else found
+    except (ValueError, RecursionError):
+        return []
+    return found if isinstance(found, list) else []
 
 
 def dtype(types: pl.Series) -> pl.Series:
@@ -36,25 +47,18 @@ def dtype(types: pl.Series) -> pl.Series:
 
 
 def shapes(dims: pl.Series) -> pl.Series:
-    """Return the shapes of the inputs that have one, as in ``4x512x768, 768x2304``."""
+    """Return the shapes of the inputs that have one, as in ``4x512x768, 768x2304``.
+
+    Those of a list of tensors stand in brackets; of long lists the first few.
+    """
     return _by_text(dims, _shapes)
 
 
 def _by_text(texts: pl.Series, make: Any) -> pl.Series:
     """Return ``make`` of texts, once for each distinct one."""
     distinct = texts.drop_nulls().unique()
-    made = {text: make(_list(text)) for text in distinct}
+    made = {text: make(decoded(text)) for text in distinct}
     return texts.replace_strict(made, default=None, return_dtype=pl.String)
-
-
-def _list(text: str) -> list[Any]:
-    try:
-        found = json.loads(text)
-        # Some versions wrote the list as a text.
-        found = json.loads(found) if isinstance(found, str) else found
-    except ValueError:
-        return []
-    return found if isinstance(found, list) else []
 
 
 def _dtype(types: list[Any]) -> str | None:
@@ -66,6 +70,12 @@ def _dtype(types: list[Any]) -> str | None:
 
 
 def _shapes(dims: list[Any]) -> str:
-    return ", ".join(
-        "x".join(map(str, shape)) for shape in dims if isinstance(shape, list) and shape
-    )
+    return ", ".join(_shape(shape) for shape in dims if isinstance(shape, list) and shape)
+
+
+def _shape(sizes: list[Any]) -> str:
+    if not any(isinstance(size, list) for size in sizes):
+        return "x".join(map(str, sizes))
+    more = [f"… ({len(sizes):,})"] if len(sizes) > _LISTED else []
+    first = [_shape(size) if isinstance(size, list) else str(size) for size in sizes[:_LISTED]]
+    return f"[{', '.join([*first, *more])}]"

@@ -142,8 +142,9 @@ def calls(linked: Linked, ops: TorchOps) -> pl.DataFrame:
       launched, how many kernels that were, and how many kernels, copies and memsets.
     - `self_gpu_time_ns`, `self_kernels`, `self_gpu_ops`, `by_external_id`: the same without the
       ops inside, and how many are tied to it by the recorder's External id alone.
-    - `flops`: what it computes (`links.flops`), null where not known, or where an op inside
-      computes it.
+    - `flops`: what it computes (`links.flops`); null where not known, or where an op inside
+      computes it. Where GPU work was recorded, only calls that launched some count: an op may
+      find nothing to do (torch.utils.checkpoint stops it), or run on the CPU.
     """
     return linked.once("calls", lambda of: _calls(of, ops))
 
@@ -162,9 +163,10 @@ def _calls(linked: Linked, ops: TorchOps) -> pl.DataFrame:
     }
     sums = {name: tree.inside(frame[own]) for name, own in whole.items()}
     known = pl.Series(frame["flops"].is_not_null().cast(pl.Int64))
+    ran = sums["gpu_ops"] > 0 if "gpu_ops" in linked.trace else pl.lit(value=True)
     frame = frame.with_columns(
         **sums,
-        flops=pl.when(tree.inside(known) == known).then("flops"),
+        flops=pl.when((tree.inside(known) == known) & ran).then("flops"),
         self_cpu_ns=pl.col("cpu_ns") - pl.col("inner_ns").fill_null(0),
     )
     return frame.with_columns(counts=_counts(linked, frame)).drop("inner_ns")
