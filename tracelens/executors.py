@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import logging
 import os
 import queue
 import signal
 import sys
 import threading
 import time
-from contextlib import suppress
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import active_children, get_context, parent_process
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tracelens import __version__
 from tracelens.errors import TracelensError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from concurrent.futures import ProcessPoolExecutor
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -155,8 +159,6 @@ class _Worker:
 
     def call(self, function: Callable[[Item], Answer], item: Item) -> Answer | Failed:
         """Return the answer of the process; where it is lost twice, what is known of that."""
-        from concurrent.futures.process import BrokenProcessPool
-
         for _ in range(2):
             if self._ended:
                 break
@@ -175,9 +177,6 @@ class _Worker:
 
     def _ready(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            from concurrent.futures import ProcessPoolExecutor
-            from multiprocessing import get_context
-
             self._pool = ProcessPoolExecutor(
                 1,
                 mp_context=get_context("spawn"),
@@ -198,8 +197,6 @@ def _begin(threads: int) -> None:
 
     It leads a group of its own, so that what it starts ends with it.
     """
-    from multiprocessing import parent_process
-
     os.environ["POLARS_MAX_THREADS"] = str(threads)
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
@@ -219,8 +216,6 @@ def _end_with(parent: Any) -> None:
 
 def _end_groups(pids: Iterable[int]) -> None:
     """End processes and what they have started: they may clear up first."""
-    from multiprocessing import active_children
-
     for pid in pids:
         _send(pid, signal.SIGTERM)
     until = time.monotonic() + _GRACE_S
@@ -243,6 +238,10 @@ class _Cluster:
 
     def __init__(self, address: str) -> None:
         self._address = address
+        try:
+            self._distributed: Any = importlib.import_module("distributed")
+        except ImportError as error:
+            raise UsageError(f"--scheduler needs dask: {_INSTALL}") from error
 
     def each(
         self,
@@ -251,29 +250,38 @@ class _Cluster:
         done: Callable[[int, int], None],
     ) -> list[Answer | Failed]:
         """Return the answers, in order."""
-        client = self._client()
-        futures: list[Any] = []
-        try:
-            self._check(client)
-            futures = [client.submit(guarded, function, item, pure=False) for item in items]
-            return self._gathered(client, futures, done)
-        finally:
-            with suppress(Exception):
-                client.cancel(futures)
-            client.close()
+        self._knock()
+        with _quiet():
+            client = self._distributed.Client(
+                self._address, timeout=_CONNECT_S, set_as_default=False
+            )
+            futures: list[Any] = []
+            try:
+                self._check(client)
+                futures = [client.submit(guarded, function, item, pure=False) for item in items]
+                return self._gathered(client, futures, done)
+            finally:
+                with suppress(Exception):
+                    client.cancel(futures)
+                client.close()
 
-    def _client(self) -> Any:
-        try:
-            distributed = importlib.import_module("distributed")
-        except ImportError as error:
-            raise UsageError(f"--scheduler needs dask: {_INSTALL}") from error
-        import logging
+    def _knock(self) -> None:
+        """Refuse an address at which no scheduler answers: a Client would retry when it is gone."""
+        link = self._distributed.Security().get_connection_args("client")
 
-        # What it logs of workers that come and go would stand between our lines.
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        async def identity() -> Any:
+            async with self._distributed.rpc(self._address, connection_args=link) as scheduler:
+                return await asyncio.wait_for(scheduler.identity(), _CONNECT_S)
+
         try:
-            return distributed.Client(self._address, timeout=_CONNECT_S, set_as_default=False)
-        except (OSError, ValueError, TypeError) as error:
+            # In a thread: a notebook's own has a loop that runs already.
+            with ThreadPoolExecutor(1) as pool:
+                answer = pool.submit(lambda: asyncio.run(identity())).result()
+            if answer["type"] != "Scheduler":
+                raise UsageError(
+                    f"{self._address} is that of a {answer['type']}: name a scheduler."
+                )
+        except (OSError, ValueError, TypeError, LookupError) as error:
             raise UsageError(
                 f"No dask scheduler answers at {self._address}. Start one with `dask scheduler` "
                 "and workers with `dask worker ADDRESS`; it prints its address."
@@ -299,14 +307,13 @@ class _Cluster:
     def _gathered(
         self, client: Any, futures: Sequence[Any], done: Callable[[int, int], None]
     ) -> list[Any]:
-        distributed = importlib.import_module("distributed")
         places = {future.key: place for place, future in enumerate(futures)}
         answers: dict[int, Any] = {}
         alone = threading.Timer(_WORKERS_S, self._give_up_without_workers, (client, futures))
         alone.daemon = True
         alone.start()
         try:
-            for future in distributed.as_completed(futures):
+            for future in self._distributed.as_completed(futures, loop=client.loop):
                 answers[places[future.key]] = self._answer(future)
                 done(len(answers), len(futures))
         finally:
@@ -327,6 +334,20 @@ class _Cluster:
         with suppress(Exception):
             if not client.scheduler_info()["workers"]:
                 client.cancel(futures)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep dask from logging of workers that come and go: it would stand between our lines."""
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]
+    levels = {name: logging.getLogger(name).level for name in names}
+    try:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def version() -> str:

@@ -200,8 +200,7 @@ def _each(texts: pl.Series, meaning: object, dtype: PolarsDataType) -> pl.Series
 
 def _steps(linked: Linked, ops: pl.DataFrame) -> pl.Series:
     """Return the step that launched each op: its name, or its number where it has none."""
-    label = pl.lit(None, pl.String).alias("step")
-    found = ops.select(label).to_series()
+    found = pl.repeat(None, ops.height, dtype=pl.String, eager=True)
     for (pid,), steps in linked.steps.group_by("pid"):
         named = steps.with_row_index("row").with_columns(
             label=pl.coalesce("name", pl.col("step").cast(pl.String))
