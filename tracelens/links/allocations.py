@@ -27,6 +27,18 @@ _KEPT: Final = (
 CURVES: Final = ("allocated_bytes", "active_bytes", "reserved_bytes")
 """Bytes requested and not yet freed; those and what waits for a stream (active); and what the
 allocator held of the device. Of recordings other than snapshots: see `Replay.kind`."""
+_CHANGE: Final = (
+    pl.when(pl.col("action") == "alloc")
+    .then(pl.col("size_bytes"))
+    .when(pl.col("action") == "free")
+    .then(-pl.col("size_bytes"))
+    .otherwise(0)
+)
+# An event may lack its total: then it is the nearest one that was told, and what changed between.
+_CHANGED: Final = _CHANGE.cum_sum().over("device")
+_TOTAL: Final = _CHANGED + (
+    (pl.col("allocated_bytes") - _CHANGED).forward_fill().backward_fill().fill_null(0)
+).over("device")
 
 _LIVES: Final = {
     "device": pl.Int32,
@@ -122,10 +134,16 @@ def _of_sums(held: pl.DataFrame) -> Replay:
         active_bytes="bytes",
         reserved_bytes=pl.lit(None, pl.Int64),
     )
-    first, last = held["bytes"].first(), held["bytes"].last()
-    row = {"device": 0, "events": held.height, "unmatched_frees": 0, "one_free": False}
-    row |= {f"baseline_{c}": first for c in CURVES[:2]} | {f"end_{c}": last for c in CURVES[:2]}
-    devices = pl.DataFrame([row] if held.height else [], schema=dict(_DEVICES))
+    edges = {"baseline": pl.col("bytes").first(), "end": pl.col("bytes").last()}
+    row = held.select(
+        device=pl.lit(0),
+        events=pl.len(),
+        unmatched_frees=pl.lit(0),
+        one_free=pl.lit(value=False),
+        **{f"{at}_{c}": edge for at, edge in edges.items() for c in CURVES[:2]},
+        **{f"{at}_{CURVES[2]}": pl.lit(None) for at in edges},
+    )
+    devices = row.head(held.height).select(pl.col(n).cast(t) for n, t in _DEVICES.items())
     return Replay(
         "sums", events.select("index", *_KEPT, *CURVES), pl.DataFrame(schema=dict(_LIVES)), devices
     )
@@ -174,20 +192,24 @@ def _curves(
     """Return a row per device with baselines and ends, and the curves in the order of events."""
     if kind == "totals":
         curves = raw.select(
-            allocated_bytes=pl.col("allocated_bytes").forward_fill().over("device"),
-            active_bytes=pl.col("allocated_bytes").forward_fill().over("device"),
+            allocated_bytes=_TOTAL,
+            active_bytes=_TOTAL,
             reserved_bytes=pl.col("reserved_bytes").forward_fill().over("device"),
         )
         return _of_totals(raw, curves), curves
     size, action = pl.col("size_bytes"), pl.col("action")
     plus = pl.when(action == "alloc").then(size)
     asked, done = action == "free_requested", action == "free_completed"
-    by_device = raw.group_by("device", maintain_order=True).agg(
-        events=pl.len().cast(pl.Int64), asked=asked.sum(), done=done.sum()
+    waiting = blocks.group_by("device").agg(waiting=pl.col("pending").sum())
+    by_device = (
+        raw.group_by("device", maintain_order=True)
+        .agg(events=pl.len().cast(pl.Int64), asked=asked.sum(), done=done.sum())
+        .join(waiting, on="device", how="left", maintain_order="left")
     )
-    # Recorders may leave out one of the two steps of a free (skip_actions).
+    # Recorders may leave out one of the two steps of a free (skip_actions). What was asked for
+    # and waits at the end was not left out.
     never_asked = (pl.col("asked") == 0) & (pl.col("done") > 0)
-    never_done = (pl.col("done") == 0) & (pl.col("asked") > 0)
+    never_done = (pl.col("done") == 0) & (pl.col("asked") > pl.col("waiting").fill_null(0))
     flags = by_device.with_columns(one_free=never_asked | never_done)
     no_asked = flags.filter(never_asked)["device"].to_list()
     no_done = flags.filter(never_done)["device"].to_list()
@@ -243,10 +265,8 @@ def _baselines(raw: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
 
 def _of_totals(raw: pl.DataFrame, curves: pl.DataFrame) -> pl.DataFrame:
     """Return the row per device of a recording with totals: the first one gives the baseline."""
-    sign = pl.when(pl.col("action") == "alloc").then(pl.col("size_bytes"))
-    change = sign.when(pl.col("action") == "free").then(-pl.col("size_bytes")).otherwise(0)
     first = pl.col("allocated_bytes").first() - pl.col("change").first()
-    rows = curves.with_columns(raw["device"], change=raw.select(change).to_series())
+    rows = curves.with_columns(raw["device"], change=raw.select(_CHANGE).to_series())
     return rows.group_by("device").agg(
         events=pl.len().cast(pl.Int64),
         one_free=pl.lit(value=False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -20,6 +21,8 @@ ROWS: Final = 8
 _EIGHTHS: Final = " ▁▂▃▄▅▆▇█"
 _RESERVED: Final = "╌"
 _FLOOR_SHARE: Final = 0.4
+_CEILING_SHARE: Final = 0.95
+_MOST_CHANGES: Final = 2  # of phase within one column, which then has none
 _SHORT: Final = {
     "forward": ("fwd",),
     "backward": ("bwd",),
@@ -73,7 +76,7 @@ def _scale(course: Course) -> tuple[int, int]:
     held = course.frame["reserved_bytes"].drop_nulls().to_list()
     most = max([course.peak_bytes, 1, *held])
     least = min([*course.frame["active_bytes"].to_list(), most])
-    return (least if least > _FLOOR_SHARE * most else 0), most
+    return (least if _FLOOR_SHARE < least / most < _CEILING_SHARE else 0), most
 
 
 def _columns(course: Course, count: int) -> _Columns:
@@ -87,7 +90,8 @@ def _columns(course: Course, count: int) -> _Columns:
     edges[-1] = x[-1] + 1
     tops: list[int] = []
     held: list[int | None] = []
-    ends: list[int] = []
+    names: list[str | None] = []
+    numbers: list[str | None] = []
     begin = 0
     for edge in edges:
         end = bisect_right(x, edge) if edge <= x[-1] else len(x)
@@ -95,12 +99,14 @@ def _columns(course: Course, count: int) -> _Columns:
         tops.append(max(active[inside]))
         known = [r for r in reserved[inside] if r is not None]
         held.append(max(known, default=None))
-        ends.append(max(0, inside.stop - 1))
+        changes = sum(a != b for a, b in itertools.pairwise(phases[inside]))
+        names.append(phases[inside.stop - 1] if changes <= _MOST_CHANGES else None)
+        step = steps[inside.stop - 1]
+        numbers.append(None if step is None else f"step {step}")
         begin = end
-    numbers = [None if steps[i] is None else f"step {steps[i]}" for i in ends]
     peak = min(count - 1, int((course.peak_x - x[0]) / span * count))
     tops[peak] = max(tops[peak], course.peak_bytes)
-    return _Columns(tops, held, [phases[i] for i in ends], numbers, peak)
+    return _Columns(tops, held, names, numbers, peak)
 
 
 def _row(

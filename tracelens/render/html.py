@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from tracelens.render import Options, Renderer
+from tracelens.render import Options, Renderer, _course_svg
 from tracelens.render._shape import clean, one_line, path_of, shorten, shown, with_rows
 
 if TYPE_CHECKING:
@@ -60,7 +60,10 @@ HEAD: Final = """\
 def render(reports: Sequence[Report], options: Options) -> str:
     """Return the reports as one page that loads nothing and runs nothing."""
     title = " · ".join(path_of(report) for report in reports)
-    head = HEAD.format(title=escape(f"tracelens: {title}"), style=STYLE)
+    style = STYLE
+    if any(report.courses for report in reports):
+        style += _course_svg.STYLE
+    head = HEAD.format(title=escape(f"tracelens: {title}"), style=style)
     lines = (line for report in reports for line in _report(report, options.top))
     return head + "\n".join(lines) + "\n</body>\n</html>\n"
 
@@ -70,6 +73,10 @@ def _report(report: Report, top: int | None) -> Iterator[str]:
     yield _paragraph(path_of(report), "path")
     yield from _points("", report.trust)
     yield from (_paragraph(f"Warning: {warning}", "warning") for warning in report.warnings)
+    for course in report.courses:
+        yield from _course_svg.drawn(course)
+        reserved = "" if course.frame["reserved_bytes"].is_null().all() else "; dashed: reserved"
+        yield _paragraph(f"Filled: what was active{reserved}. {course.note}", "note")
     for filled in with_rows(report):
         yield from _section(shown(filled, top), filled)
     yield from _points("What stands out", report.findings)

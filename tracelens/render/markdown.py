@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from tracelens.render import Options, Renderer
+from tracelens.render._course import drawn
 from tracelens.render._shape import cells, one_line, pad, path_of, shown, with_rows
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _SPECIAL = re.compile(r"[\\`*_<>\[\]|~&$#]")
 _OPENS_A_LIST = re.compile(r"^(\d*)([-+=.)])")
+_DRAWING_WIDTH = 88
 _TICKS = re.compile("`+")
 
 
@@ -34,6 +36,8 @@ def _report(report: Report, top: int | None) -> Iterator[str]:
     if not alone:
         yield f"**{_plain(report.headline)}**"
         yield from _points("", (*report.trust, *(f"Warning: {w}" for w in report.warnings)))
+        for course in report.courses[:1]:
+            yield "\n".join(["```text", *drawn(course, _DRAWING_WIDTH, colour=False), "```"])
     for filled in with_rows(report):
         yield from _table(shown(filled, top))
     if not alone:
