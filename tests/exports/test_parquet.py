@@ -233,7 +233,7 @@ def test_rows_whose_numbers_are_lost_take_along_what_refers_to_them(tmp_path: Pa
     assert after["launched_by"].collect().rows() == [(0, 3)]
     assert after["ops"].select("range_id", "forward").collect().rows() == [(3, None)]
     said = {caveat.text for caveat in after.caveats}
-    assert "1 rows of ops.parquet were set aside: ranges lacks theirs." in said
+    assert "1 rows of ops.parquet were set aside: what they are about is not there." in said
 
 
 def test_without_numbers_of_rows_nothing_can_refer_to_them(tmp_path: Path) -> None:
@@ -245,7 +245,9 @@ def test_without_numbers_of_rows_nothing_can_refer_to_them(tmp_path: Path) -> No
 
         assert "ops" in after
         assert not {"launched_by", "collectives"} & after.tables.keys()
-        assert any("gpu_ops.parquet have no numbers" in caveat.text for caveat in after.caveats)
+        assert any(
+            "rows of gpu_ops.parquet have no numbers" in caveat.text for caveat in after.caveats
+        )
 
 
 @pytest.mark.corpus

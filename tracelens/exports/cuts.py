@@ -8,10 +8,11 @@ import polars as pl
 
 from tracelens.trace.intervals import window
 from tracelens.trace.model import Caveat
-from tracelens.trace.schema import TABLES
+from tracelens.trace.numbering import renumbered
+from tracelens.trace.schema import REFERENCES, TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from tracelens.links.linked import Linked
 
@@ -24,13 +25,24 @@ def tables(linked: Linked) -> dict[str, pl.LazyFrame]:
     """
     found = {name: linked.trace[name] for name in TABLES if name in linked.trace}
     if "gpu_ops" in found and not linked.whole:
-        found["gpu_ops"] = _among(found["gpu_ops"], linked.ops.lazy(), "op_id")
+        kept_ops = linked.ops.lazy().select("op_id")
+        found["gpu_ops"] = found["gpu_ops"].join(
+            kept_ops, on="op_id", how="semi", maintain_order="left"
+        )
     if linked.spans is not None:
         if (api := calls(linked)) is not None:
             found["api"] = api.lazy().drop("launch_row")
         if "ranges" in found:
             found["ranges"] = _reaching_into(found["ranges"], linked.spans)
-    return {**found, **dict(_referring(linked, found))}
+    if not linked.whole:
+        kept = {
+            of: found[of].select(was=number, now=number)
+            for of, number in (("gpu_ops", "op_id"), ("ranges", "range_id"))
+            if of in found
+        }
+        referring = REFERENCES.keys() & found.keys()
+        found |= {name: renumbered(name, found[name], kept) for name in referring}
+    return found
 
 
 def calls(linked: Linked) -> pl.DataFrame | None:
@@ -50,31 +62,6 @@ def caveats(linked: Linked) -> list[Caveat]:
         return list(linked.trace.caveats)
     text = f"This export was cut to {linked.ops.height:,} of {have:,} GPU operations."
     return [*linked.trace.caveats, Caveat("note", text)]
-
-
-def _referring(
-    linked: Linked, found: dict[str, pl.LazyFrame]
-) -> Iterator[tuple[str, pl.LazyFrame]]:
-    """Give the tables that refer to GPU work and ranges, without rows of what was cut away."""
-    if linked.whole:
-        return
-    kept = {"op_id": found.get("gpu_ops"), "range_id": found.get("ranges")}
-    for name in ("ops", "launched_by", "collectives"):
-        if name not in found:
-            continue
-        frame = found[name]
-        for key, of in kept.items():
-            if key in TABLES[name].schema() and of is not None:
-                frame = _among(frame, of, key)
-        if name == "ops" and (ranges := kept["range_id"]) is not None:
-            there = ranges.select(forward="range_id", known="range_id")
-            known = frame.join(there, on="forward", how="left", maintain_order="left")
-            frame = known.with_columns(forward="known").drop("known")
-        yield name, frame
-
-
-def _among(frame: pl.LazyFrame, kept: pl.LazyFrame, key: str) -> pl.LazyFrame:
-    return frame.join(kept.select(key), on=key, how="semi", maintain_order="left")
 
 
 def _reaching_into(ranges: pl.LazyFrame, spans: Iterable[tuple[int, int, int]]) -> pl.LazyFrame:

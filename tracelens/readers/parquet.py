@@ -13,7 +13,8 @@ from tracelens.errors import UnreadableError
 from tracelens.readers import Progress, Reader, no_progress
 from tracelens.trace.model import Caveat, Source, Trace
 from tracelens.trace.nesting import nested
-from tracelens.trace.schema import TABLES
+from tracelens.trace.numbering import renumbered
+from tracelens.trace.schema import KEYS, REFERENCES, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,31 +58,14 @@ _FILLED: Final[Mapping[str, tuple[str, ...]]] = {
     "names": ("name_id",),
 }
 """A row in which one of these is null is set aside."""
-_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    "names": ("name_id",),
-    "threads": ("pid", "tid"),
-    "ops": ("range_id",),
-    "launched_by": ("op_id",),
-    "collectives": ("op_id",),
-    "segments": ("segment_id",),
-    "stacks": ("stack_id", "depth"),
-    "frames": ("frame_id",),
-}
 _RENEWED: Final[Mapping[str, tuple[str, ...]]] = {
     "gpu_ops": ("op_id",),
     "ranges": ("range_id", "parent", "lane", "depth"),
 }
 """Numbers that follow from the rows, and are made again instead of believed."""
-_REFERRING: Final[Mapping[str, tuple[str, ...]]] = {
-    "ops": ("range_id", "forward"),
-    "launched_by": ("op_id", "range_id"),
-    "collectives": ("op_id",),
-}
-"""Columns that hold numbers of other tables' rows as they were written."""
-_OF_ROWS: Final = {"op_id": "gpu_ops", "range_id": "ranges", "forward": "ranges"}
 _WRITTEN: Final = "written"
 """The number of a row in its file, until what refers to it is renumbered."""
-_NUMBERS: Final = {_WRITTEN: pl.UInt32, "now": pl.UInt32}
+_NUMBERS: Final = {"was": pl.UInt32, "now": pl.UInt32}
 _LARGE: Final = ("memory", "counters", "stacks", "frames")
 """Tables that the cache does not keep."""
 
@@ -232,47 +216,39 @@ class _Folder:
         order = list(TABLES[name].schema(everything=self.everything))
         if name == "gpu_ops":
             numbered = frame.with_row_index("op_id")
-            self._numbers[name] = numbered.select(_WRITTEN, now="op_id")
+            self._numbers[name] = numbered.select(was=_WRITTEN, now="op_id")
             return numbered.select(order)
         if name == "ranges":
             numbered = nested(frame.collect()).lazy()
-            self._numbers[name] = numbered.select(_WRITTEN, now="range_id")
+            self._numbers[name] = numbered.select(was=_WRITTEN, now="range_id")
             return numbered.select(order)
-        for column in _REFERRING.get(name, ()):
-            renumbered = self._renumbered(name, column, frame)
-            if renumbered is None:
-                return None
-            frame = renumbered
+        if name in REFERENCES and not self._numbered(name):
+            return None
         if name == "names":
             frame = frame.with_columns(pl.col("name").fill_null(""))
-        if name in _KEYS:
+        if name in KEYS:
             whole = frame.collect()
-            once = whole.unique(_KEYS[name], keep="first", maintain_order=True)
+            if name in REFERENCES:
+                height = whole.height
+                whole = renumbered(name, whole.lazy(), self._numbers).collect()
+                if gone := height - whole.height:
+                    what = "what they are about is not there"
+                    self._note(f"{gone:,} rows of {name}.parquet were set aside: {what}.")
+            once = whole.unique(KEYS[name], keep="first", maintain_order=True)
             if double := whole.height - once.height:
                 self._note(f"{double:,} rows of {name}.parquet were set aside: they are doubles.")
             return once.lazy()
         return frame
 
-    def _renumbered(self, name: str, column: str, frame: pl.LazyFrame) -> pl.LazyFrame | None:
-        """Return the rows with a column that refers to others renumbered as those were.
-
-        Rows whose own number is not there any more are set aside; the whole table is where the
-        rows that it refers to cannot be told apart by their numbers.
-        """
-        of = _OF_ROWS[column]
-        numbers = self._numbers.get(of, pl.LazyFrame(schema=_NUMBERS)).collect()
-        if numbers[_WRITTEN].null_count() or numbers[_WRITTEN].is_duplicated().any():
-            self._note(f"{name}.parquet was set aside: the rows of {of}.parquet have no numbers.")
-            return None
-        found = frame.collect().join(
-            numbers, left_on=column, right_on=_WRITTEN, how="left", maintain_order="left"
-        )
-        if column in _FILLED[name]:
-            height = found.height
-            found = found.filter(pl.col("now").is_not_null())
-            if gone := height - found.height:
-                self._note(f"{gone:,} rows of {name}.parquet were set aside: {of} lacks theirs.")
-        return found.with_columns(pl.col("now").alias(column)).drop("now").lazy()
+    def _numbered(self, name: str) -> bool:
+        """Tell whether the rows that a table refers to can be told apart by their numbers."""
+        for of in set(REFERENCES[name].values()):
+            numbers = self._numbers.setdefault(of, pl.LazyFrame(schema=_NUMBERS))
+            was = numbers.select("was").collect()["was"]
+            if was.null_count() or was.is_duplicated().any():
+                self._note(f"{name}.parquet was set aside: rows of {of}.parquet have no numbers.")
+                return False
+        return True
 
     def has(self, name: str) -> bool:
         """Tell whether the table's file is there."""

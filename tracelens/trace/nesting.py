@@ -6,6 +6,9 @@ from typing import Final
 
 import polars as pl
 
+ORDER: Final = ("start_ns", "end_ns", "pid", "tid")
+DESCENDING: Final = (False, True, False, False)
+"""What ranges are numbered by: their start, then the longest first."""
 _DEEPEST: Final = 64
 _MOST_THREADS: Final = 64
 _FACTS: Final = {"depth": pl.Int32, "lane": pl.Int32, "parent": pl.UInt32}
@@ -21,10 +24,8 @@ def nested(ranges: pl.DataFrame) -> pl.DataFrame:
     Args:
         ranges: rows with start_ns, end_ns, pid and tid.
     """
-    order = ranges.sort(
-        "start_ns", "end_ns", "pid", "tid", descending=[False, True, False, False],
-        maintain_order=True,
-    ).with_row_index("range_id")  # fmt: skip
+    order = ranges.sort(ORDER, descending=DESCENDING, maintain_order=True)
+    order = order.with_row_index("range_id")
     threads = order.select("range_id", "pid", "tid", "start_ns", "end_ns").partition_by(
         "pid", "tid", maintain_order=True
     )

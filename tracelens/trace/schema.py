@@ -333,3 +333,22 @@ TABLES: Final[Mapping[str, Table]] = {
         NAMES,
     )
 }
+
+KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    "ops": ("range_id",),
+    "launched_by": ("op_id",),
+    "collectives": ("op_id",),
+    "threads": ("pid", "tid"),
+    "segments": ("segment_id",),
+    "stacks": ("stack_id", "depth"),
+    "frames": ("frame_id",),
+    "names": ("name_id",),
+}
+"""Columns that tell the rows of a table apart, beside the row numbers of `gpu_ops` and `ranges`."""
+
+REFERENCES: Final[Mapping[str, Mapping[str, str]]] = {
+    "ops": {"range_id": "ranges", "forward": "ranges"},
+    "launched_by": {"op_id": "gpu_ops", "range_id": "ranges"},
+    "collectives": {"op_id": "gpu_ops"},
+}
+"""Columns that hold row numbers of another table; `forward` alone may be null."""

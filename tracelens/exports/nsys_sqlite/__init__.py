@@ -85,5 +85,5 @@ def _columns(table: str) -> tuple[str, ...]:
 EXPORTER = Exporter(
     write,
     suffix=".sqlite",
-    use="Read it with nsys stats {path}, with SQL, or with tracelens summarize {path}.",
+    use="Read it with nsys stats {path}, with SQL or with tracelens.",
 )

@@ -24,7 +24,9 @@ from tracelens.exports.nsys_sqlite.schema import (
 from tracelens.readers.nsys import own
 from tracelens.readers.nsys.gather import THREADS
 from tracelens.readers.nsys.samples import MEMORY_KINDS
-from tracelens.trace.schema import GPU_OPS, RANGES, TABLES
+from tracelens.trace.nesting import DESCENDING, ORDER
+from tracelens.trace.numbering import renumbered
+from tracelens.trace.schema import GPU_OPS, RANGES, REFERENCES, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -263,7 +265,9 @@ class Export:
     def _own(self) -> Iterator[Rows]:
         for name in own.TABLES:
             if name in self._tables and (name != "memory" or self._memory_has_more()):
-                rows = self._renumbered(name)
+                rows = self._tables[name]
+                if name in REFERENCES:
+                    rows = renumbered(name, rows, self._numbers)
                 texts = [c for c, dtype in TABLES[name].schema().items() if dtype == pl.String]
                 yield own.table(name), rows.with_columns(own.encoded(c) for c in texts)
 
@@ -280,39 +284,18 @@ class Export:
         )
         return bool(memory.select(lost.any()).collect().item())
 
-    def _renumbered(self, name: str) -> pl.LazyFrame:
-        """Return a table with row numbers as a reader of this export will count them."""
-        frame = self._tables[name]
-        for column in ("op_id", "range_id", "forward"):
-            if name in own.REFERRING and column in TABLES[name].schema():
-                numbers = self._ops_now if column == "op_id" else self._ranges_now
-                frame = (
-                    frame.join(
-                        numbers.lazy().select("now", was=numbers.columns[-1]),
-                        left_on=column,
-                        right_on="was",
-                        how="left",
-                        maintain_order="left",
-                    )
-                    .with_columns(pl.col("now").alias(column))
-                    .drop("now")
-                )
-        return frame
-
     @cached_property
-    def _ops_now(self) -> pl.DataFrame:
-        ops = self._tables["gpu_ops"].select("kind", "op_id").collect()
-        return ops.sort("kind", "op_id").with_row_index("now").select("now", "op_id")
-
-    @cached_property
-    def _ranges_now(self) -> pl.DataFrame:
-        """Number the ranges in the order of `trace.nesting`."""
-        ranges = self._tables["ranges"].select("start_ns", "end_ns", "pid", "tid", "range_id")
-        order = ranges.collect().sort(
-            "start_ns", "end_ns", "pid", "tid", descending=[False, True, False, False],
-            maintain_order=True,
-        )  # fmt: skip
-        return order.with_row_index("now").select("now", "range_id")
+    def _numbers(self) -> Mapping[str, pl.LazyFrame]:
+        """Return the row numbers that a reader will give: work by kind, ranges as they nest."""
+        now = pl.int_range(pl.len(), dtype=pl.UInt32)
+        numbers = {}
+        if "gpu_ops" in self._tables:
+            work = self._tables["gpu_ops"].sort("kind", "op_id")
+            numbers["gpu_ops"] = work.select(was="op_id", now=now)
+        if "ranges" in self._tables:
+            ranges = self._tables["ranges"].sort(ORDER, descending=DESCENDING, maintain_order=True)
+            numbers["ranges"] = ranges.select(was="range_id", now=now)
+        return numbers
 
     def _about(self) -> Iterator[Rows]:
         source = self._linked.trace.source

@@ -11,6 +11,8 @@ import polars as pl
 
 from tracelens.readers.nsys.gather import cast
 from tracelens.trace.model import Caveat
+from tracelens.trace.numbering import renumbered
+from tracelens.trace.schema import KEYS, REFERENCES
 from tracelens.trace.schema import TABLES as MODEL
 
 if TYPE_CHECKING:
@@ -30,13 +32,7 @@ FACT: Final = "TRACELENS_FACT:"
 CAVEAT: Final = "TRACELENS_CAVEAT:"
 ROWS: Final = "TRACELENS_ROWS:"
 """META_DATA_CAPTURE has rows whose names begin so: facts, caveats, and how many rows there were."""
-REFERRING: Final[Mapping[str, tuple[str, ...]]] = {
-    "ops": ("ranges",),
-    "launched_by": ("gpu_ops", "ranges"),
-    "collectives": ("gpu_ops",),
-}
-"""Tables that refer to others by row number: of no use where one of those has lost rows."""
-TABLES: Final = (*REFERRING, "memory", "segments", "blocks", "stacks", "frames", "devices")
+TABLES: Final = (*REFERENCES, "memory", "segments", "blocks", "stacks", "frames", "devices")
 """Tables of the data model that nsys's schema has no place for, or not for all their columns."""
 _META: Final = "META_DATA_CAPTURE"
 _EMPTY: Final = "\0"
@@ -58,32 +54,46 @@ def caveats(storage: Storage) -> tuple[Caveat, ...]:
 
 
 def tables(gather: Gather, found: Mapping[str, pl.LazyFrame | None]) -> dict[str, pl.LazyFrame]:
-    """Return the tables of the data model that the export holds as they are."""
+    """Return the tables of the data model that the export holds as they are.
+
+    Those that refer to others by row number are of no use where one of these has lost rows.
+    """
     were = dict(_said(gather.storage, ROWS))
+    numbers = {of: _numbers(found.get(of)) for of in ("gpu_ops", "ranges")}
     there = {}
     for name in TABLES:
         if table(name) not in gather.storage.tables():
             continue
-        lost = [of for of in REFERRING.get(name, ()) if were.get(of) != str(_rows(found.get(of)))]
+        of_rows = sorted(set(REFERENCES.get(name, {}).values()))
+        lost = [of for of in of_rows if were.get(of) != str(numbers[of].height)]
         if lost:
             text = f"{table(name)} was set aside: {' and '.join(lost)} have lost or gained rows."
             gather.note("damaged", text)
         else:
-            there[name] = read(gather, name)
+            there[name] = _sound(gather, name, numbers).lazy()
     return there
 
 
-def read(gather: Gather, name: str) -> pl.LazyFrame:
-    """Return a table of the data model that an export of ours holds as it is."""
+def _sound(gather: Gather, name: str, numbers: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Return the rows of a table that joins can rely on; the others are counted."""
     schema = MODEL[name].schema()
     texts = [column for column, dtype in schema.items() if dtype == pl.String]
     decoded = [_decoded(text) for text in texts]
-    return gather.read(
+    rows = gather.read(
         table(name),
         {column: column for column in schema if column not in texts},
         lambda part: part.with_columns(decoded).select(cast(schema)),
         texts,
-    )
+    ).collect()
+    sound = rows
+    if name in REFERENCES:
+        lazy = {of: frame.lazy() for of, frame in numbers.items()}
+        sound = renumbered(name, rows.lazy(), lazy).collect()
+    if name in KEYS:
+        sound = sound.drop_nulls(KEYS[name]).unique(KEYS[name], keep="first", maintain_order=True)
+    if aside := rows.height - sound.height:
+        gather.note("damaged", f"{aside:,} rows of {table(name)} were set aside: they are no use.")
+    return sound
 
 
 def encoded(column: str) -> pl.Expr:
@@ -103,5 +113,8 @@ def _said(storage: Storage, prefix: str) -> list[tuple[str, str]]:
     return [(name.removeprefix(prefix), value) for name, value in rows if name.startswith(prefix)]
 
 
-def _rows(frame: pl.LazyFrame | None) -> int:
-    return 0 if frame is None else int(frame.select(pl.len()).collect().item())
+def _numbers(frame: pl.LazyFrame | None) -> pl.DataFrame:
+    """Return the numbers of a table's rows, which are in order."""
+    count = 0 if frame is None else frame.select(pl.len()).collect().item()
+    number = pl.int_range(count, dtype=pl.UInt32)
+    return pl.select(was=number, now=number)
