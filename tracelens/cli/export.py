@@ -23,7 +23,10 @@ Examples:
   tracelens summarize tables
   tracelens export trace.json.gz --to nsys-sqlite -o run.sqlite
 """
-_SUFFIXES: Final = (".gz", ".zst", ".sqlite", ".db", ".nsys-rep", ".qdrep", ".json", ".tracelens")
+_SUFFIXES: Final = (
+    ".gz", ".zst", ".zip", ".sqlite", ".db", ".nsys-rep", ".qdrep", ".json", ".trace", ".pt",
+    ".pickle", ".tracelens",
+)  # fmt: skip
 
 
 @click.command(epilog=_EPILOG)
