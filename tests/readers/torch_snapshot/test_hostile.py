@@ -317,7 +317,7 @@ def test_memory_that_a_file_may_not_take_is_told(
 
     text = refused(path)
 
-    assert "needs more than 8.00 MiB of memory" in text
+    assert "asks for more than 8.00 MiB of memory" in text
     assert f"TRACELENS_SNAPSHOT_LIMIT_BYTES={32 * MIB}" in text
 
 

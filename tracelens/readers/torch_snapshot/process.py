@@ -84,9 +84,9 @@ class Child:
             raise UnreadableError(f"{name} {reason}")
         if status == STATUS_MEMORY:
             raise UnreadableError(
-                f"{name} needs more than {units.size(self._memory)} of memory to read, far more "
-                "than a snapshot of its size should. If you trust it, allow more: "
-                f"{LIMIT}={4 * self._memory}"
+                f"{name} asks for more than {units.size(self._memory)} of memory, far more than a "
+                "snapshot of its size needs: it is damaged, or built to do harm. If you trust it, "
+                f"allow more: {LIMIT}={4 * self._memory}"
             )
         if status:
             raise UnreadableError(f"{name} cannot be read: {_ended(status, self._log)}")
