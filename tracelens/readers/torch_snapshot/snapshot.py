@@ -214,9 +214,9 @@ def _rings(content: Mapping[str, Any], devices: int) -> dict[str, dict[str, int]
         value: Any = content.get(key)
         if value is None and type(settings) is dict:
             value = settings.get(key)
-        if type(value) in {int, bool}:
+        if isinstance(value, int):
             value = [value] * max(1, devices)
-        if type(value) in {list, tuple}:
+        if isinstance(value, list | tuple):
             value = dict(enumerate(value))
         if type(value) is dict:
             fit = [(d, v) for d, v in value.items() if type(v) in {int, bool} and abs(v) <= 2**63]

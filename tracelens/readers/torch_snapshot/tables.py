@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tracelens.readers.torch_snapshot.handed import Handed
     from tracelens.trace.schema import Table
 
-SPILL_ROWS: Final = 8 << 20
+SPILL_ROWS: Final = 4 << 20
 """Histories of more events than this go through Parquet files, so that memory stays bounded."""
 _PRODUCER: Final = "PyTorch"
 _NEED_A_BLOCK: Final = (
@@ -79,7 +79,8 @@ def snapshot(path: Path, handed: Handed) -> Trace:
     tables["devices"] = _devices(history, segments, found).lazy()
     source = Source(path, "torch-snapshot", _PRODUCER, None, _facts(handed))
     noted = caveats.of_snapshot(handed, history, said, has_segments=bool(segments.height))
-    return Trace(source, tables, noted, (handed,))
+    spilled = handed.rows("memory") > SPILL_ROWS
+    return Trace(source, tables, noted, (handed,) if spilled else ())
 
 
 def timeline(path: Path, handed: Handed) -> Trace:
