@@ -522,6 +522,20 @@ def test_torch_profiler_s_events_are_attributed_to_phase_line_and_op(tmp_path: P
     }
 
 
+def test_processes_on_one_device_add_up(tmp_path: Path) -> None:
+    trace = Profile()
+    for pid, base in ((100, 0), (200, 1000)):
+        thread = trace.thread("python3", pid=pid)
+        for n in range(1, 4):
+            at = base + n * 10_000
+            thread.memory(at, MIB, allocated=n * MIB, reserved=20 * MIB, address=n << 30)
+
+    (device,) = table(remembered(trace.write(tmp_path / "trace.json")), "devices")
+
+    assert (device["baseline_active_bytes"], device["peak_active_bytes"]) == (0, 6 * MIB)
+    assert device["peak_reserved_bytes"] == 40 * MIB
+
+
 def test_nsys_s_events_are_those_of_cuda_itself(tmp_path: Path) -> None:
     trace = Nsys()
     for n in range(3):

@@ -35,10 +35,11 @@ _CHANGE: Final = (
     .otherwise(0)
 )
 # An event may lack its total: then it is the nearest one that was told, and what changed between.
-_CHANGED: Final = _CHANGE.cum_sum().over("device")
+_PROCESS: Final = ["device", "pid"]
+_CHANGED: Final = _CHANGE.cum_sum().over(_PROCESS)
 _TOTAL: Final = _CHANGED + (
     (pl.col("allocated_bytes") - _CHANGED).forward_fill().backward_fill().fill_null(0)
-).over("device")
+).over(_PROCESS)
 
 _LIVES: Final = {
     "device": pl.Int32,
@@ -191,12 +192,7 @@ def _curves(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return a row per device with baselines and ends, and the curves in the order of events."""
     if kind == "totals":
-        curves = raw.select(
-            allocated_bytes=_TOTAL,
-            active_bytes=_TOTAL,
-            reserved_bytes=pl.col("reserved_bytes").forward_fill().over("device"),
-        )
-        return _of_totals(raw, curves), curves
+        return _of_totals(raw)
     size, action = pl.col("size_bytes"), pl.col("action")
     plus = pl.when(action == "alloc").then(size)
     asked, done = action == "free_requested", action == "free_completed"
@@ -263,19 +259,53 @@ def _baselines(raw: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
     return raw.select("device").join(named, on="device", how="left", maintain_order="left")
 
 
-def _of_totals(raw: pl.DataFrame, curves: pl.DataFrame) -> pl.DataFrame:
-    """Return the row per device of a recording with totals: the first one gives the baseline."""
-    first = pl.col("allocated_bytes").first() - pl.col("change").first()
-    rows = curves.with_columns(raw["device"], change=raw.select(_CHANGE).to_series())
-    return rows.group_by("device").agg(
-        events=pl.len().cast(pl.Int64),
-        one_free=pl.lit(value=False),
-        baseline_allocated_bytes=first,
-        baseline_active_bytes=first,
-        # What was reserved grows at most with the first event.
-        baseline_reserved_bytes=pl.lit(None, pl.Int64),
-        **{f"end_{curve}": pl.col(curve).last() for curve in CURVES},
+def _of_totals(raw: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the row per device and the curves of a recording that has totals.
+
+    Totals are each process's own: those of the processes on one device add up. The first one
+    gives the baseline; what was reserved before is not known.
+    """
+    held = raw.select(
+        *_PROCESS,
+        change=_CHANGE,
+        allocated=_TOTAL,
+        reserved=pl.col("reserved_bytes").forward_fill().over(_PROCESS),
     )
+    first = held.group_by(_PROCESS).agg(
+        allocated=pl.col("allocated").first() - pl.col("change").first(),
+        reserved=pl.col("reserved").drop_nulls().first(),
+    )
+    baseline = first.group_by("device").agg(pl.col("allocated", "reserved").sum())
+    steps = held.with_columns(
+        pl.col("allocated").diff().over(_PROCESS).fill_null(pl.col("change")),
+        pl.col("reserved").diff().over(_PROCESS).fill_null(0),
+    )
+    starts = steps.join(baseline, on="device", how="left", maintain_order="left", suffix="_first")
+    allocated, reserved = (
+        pl.col(name).cum_sum().over("device") + pl.col(f"{name}_first")
+        for name in ("allocated", "reserved")
+    )
+    known = pl.lit(raw["reserved_bytes"].null_count() < raw.height)
+    curves = starts.select(
+        allocated_bytes=allocated,
+        active_bytes=allocated,
+        reserved_bytes=pl.when(known).then(reserved),
+    )
+    facts = (
+        curves.with_columns(raw["device"])
+        .group_by("device", maintain_order=True)
+        .agg(
+            events=pl.len().cast(pl.Int64),
+            one_free=pl.lit(value=False),
+            **{f"end_{curve}": pl.col(curve).last() for curve in CURVES},
+        )
+        .join(baseline, on="device", how="left", maintain_order="left")
+    )
+    return facts.with_columns(
+        baseline_allocated_bytes="allocated",
+        baseline_active_bytes="allocated",
+        baseline_reserved_bytes=pl.lit(None, pl.Int64),
+    ), curves
 
 
 def _unseen(lives: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:

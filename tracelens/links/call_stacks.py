@@ -41,7 +41,6 @@ _PACKAGE: Final = re.compile(r".*(?:site-packages|dist-packages)/")
 BACKWARD, FORWARD, OPTIMIZER = "backward", "forward", "optimizer"
 _FRAMES_SCHEMA: Final = {
     "frame_id": pl.UInt32,
-    "text": pl.String,
     "place": pl.String,
     "file": pl.String,
     "mine": pl.Boolean,
@@ -90,19 +89,23 @@ def call_stacks(trace: Trace) -> pl.DataFrame:
 def texts(trace: Trace, stack_ids: pl.Series) -> pl.DataFrame:
     """Return stack_id and `stack`: the frames as ``file:line function``, the innermost first."""
     stacks, frames = trace.get("stacks"), trace.get("frames")
-    rows = STACKS.empty() if stacks is None else stacks.collect()
-    known = _classified(FRAMES.empty() if frames is None else frames.collect())
+    rows = STACKS.empty().lazy() if stacks is None else stacks
+    known = FRAMES.empty().lazy() if frames is None else frames
+    line = pl.when(pl.col("line") > 0).then(pl.format(":{}", "line")).otherwise(pl.lit(""))
+    place = pl.concat_str(pl.col("file").fill_null(""), line)
+    text = pl.format("{} {}", place, pl.col("function").fill_null("")).str.strip_chars()
     return (
         rows.filter(pl.col("stack_id").is_in(stack_ids.implode()))
+        .join(known.select("frame_id", text=text), on="frame_id", how="left")
         .sort("stack_id", "depth")
-        .join(known.select("frame_id", "text"), on="frame_id", how="left", maintain_order="left")
         .group_by("stack_id", maintain_order=True)
         .agg(stack=pl.col("text").fill_null("?"))
+        .collect()
     )
 
 
 def _classified(frames: pl.DataFrame) -> pl.DataFrame:
-    """Return one row per frame: its text, whose code it is, and the phase that it tells of."""
+    """Return one row per frame: where it is, whose code it is, and the phase that it tells of."""
     rows = [
         (frame_id, *_judged(function or "", file or "", line))
         for frame_id, function, file, line in frames.select(
@@ -114,14 +117,12 @@ def _classified(frames: pl.DataFrame) -> pl.DataFrame:
 
 def _judged(
     function: str, file: str, line: int | None
-) -> tuple[str, str | None, str, bool, bool, bool, bool, str | None]:
+) -> tuple[str | None, str, bool, bool, bool, bool, str | None]:
     path = file.replace("\\", "/")
     python = bool(_PYTHON.search(path))
     installed = bool(_INSTALLED.search(path) or _STANDARD.search(path))
-    where = f"{file}:{line}" if line else file
     node = None if python else _NODE.search(function)
     return (
-        f"{where} {function}".strip(),
         f"{_short(path)}:{line} {function}" if python else _native(function, node),
         _PACKAGE.sub("", path) if python else "(C++)",
         python and not installed,

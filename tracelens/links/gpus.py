@@ -19,8 +19,9 @@ def by_gpu(trace: Trace) -> Trace:
     Where processes mean different GPUs by one number (CUDA_VISIBLE_DEVICES), `device` becomes the
     recorder's number of the GPU, and a caveat says so. Everything else stays as it is.
     """
-    table, ops = trace.get("devices"), trace.get("gpu_ops")
-    if table is None or ops is None:
+    table = trace.get("devices")
+    work = [name for name in ("gpu_ops", "memory") if name in trace]
+    if table is None or not work:
         return trace
     seen = table.filter(pl.col("pid").is_not_null(), pl.col("gpu").is_not_null())
     meant = seen.select("pid", "device", "gpu").unique().collect()
@@ -29,12 +30,14 @@ def by_gpu(trace: Trace) -> Trace:
     if meant.select(pl.struct("pid", "device").is_duplicated().any()).item():
         return trace
     gpu = pl.coalesce("gpu", "device").alias("device")
-    numbered = (
-        ops.join(meant.lazy(), on=["pid", "device"], how="left", maintain_order="left")
+    numbered = {
+        name: trace[name]
+        .join(meant.lazy(), on=["pid", "device"], how="left", maintain_order="left")
         .with_columns(gpu)
         .drop("gpu")
-    )
+        for name in work
+    }
     devices = table.with_columns(gpu)
     text = "Processes number their GPUs differently: devices are numbered as the recorder does."
-    changed = replace(trace, tables={**trace.tables, "gpu_ops": numbered, "devices": devices})
+    changed = replace(trace, tables={**trace.tables, **numbered, "devices": devices})
     return changed.with_caveats(Caveat("note", text))

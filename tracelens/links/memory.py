@@ -13,6 +13,7 @@ from tracelens.errors import NothingToShowError, UsageError
 from tracelens.links.allocations import replay
 from tracelens.links.call_stacks import call_stacks
 from tracelens.links.category_sums import FORMAT
+from tracelens.links.gpus import by_gpu
 from tracelens.links.memory_phases import HOW, placed
 from tracelens.links.op_stacks import with_op_stacks
 from tracelens.links.phases import phase_ranges, rules
@@ -130,7 +131,7 @@ def remember(trace: Trace, ask: Ask | None = None, other: Trace | None = None) -
         raise UsageError(f"--group {ask.group}: one of {', '.join(GROUPS)}.")
     if not {"memory", "blocks"} & trace.tables.keys() and trace.source.format != FORMAT:
         raise NothingToShowError(_how_to_record(trace))
-    trace = with_op_stacks(trace)
+    trace = with_op_stacks(by_gpu(trace))
     history = replay(trace)
     if history.devices.is_empty():
         raise NothingToShowError(_how_to_record(trace))

@@ -17,6 +17,9 @@ EXHAUSTED: Final = "real exhaustion"
 FRAGMENTED: Final = "fragmentation"
 LIMITED: Final = "process limit"
 UNKNOWN: Final = "cannot tell"
+_MOST: Final = 100
+"""Of so many errors, the last, free pieces are looked for: a program may try again and again."""
+
 _SCHEMA: Final = {
     "device": pl.Int32,
     "index": pl.Int64,
@@ -44,10 +47,12 @@ def ooms(memory: Memory) -> pl.DataFrame:
     and `cannot tell` if it is not known what the device had free.
     """
     sites = dict(memory.stacks.select("stack_id", "site").iter_rows())
+    errors = memory.events.filter(pl.col("action") == "oom")
     rows = []
-    for event in memory.events.filter(pl.col("action") == "oom").iter_rows(named=True):
+    for number, event in enumerate(errors.iter_rows(named=True)):
         held = moment(memory, event["device"], "oom", event["index"])
-        gaps = free_space(memory, event["device"], event["index"])
+        looked_at = number >= errors.height - _MOST
+        gaps = free_space(memory, event["device"], event["index"]) if looked_at else None
         unused = None if gaps is None else int(gaps["bytes"].sum())
         rows.append(
             {
