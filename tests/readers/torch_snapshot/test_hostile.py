@@ -401,6 +401,19 @@ def _changed(index: str, count: int) -> Any:
     return pl.col(index).is_in([3 * n for n in range(count)])
 
 
+def test_numbers_and_texts_that_no_file_can_hold_are_no_settings(tmp_path: Path) -> None:
+    content = changed(training(), 0, 0, user_metadata={"n": 10**100_000})
+    content["allocator_settings"] |= {"n": 10**100_000, "text": "\ud800", "\udfff": 1, "d": {1: 2}}
+
+    trace = read(content, tmp_path)
+
+    facts = trace.source.facts
+    assert facts["text"] == "?"
+    assert facts["?"] == "1"
+    assert not {"n", "d"} & facts.keys()
+    assert "1 remarks were set aside" in said(trace, "damaged")
+
+
 @pytest.mark.parametrize("part", ["segments", "blocks", "external_annotations", "frames"])
 def test_any_value_elsewhere_costs_its_row_at_most(tmp_path: Path, part: str) -> None:
     base = training(steps=3).content()

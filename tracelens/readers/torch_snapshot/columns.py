@@ -113,14 +113,26 @@ def text(value: Any) -> str | int:
     return value if type(value) is str else NULL if value is None else BAD
 
 
+def scalar(value: Any) -> str | int:
+    """Return a text as it is, a number or a truth as JSON, and NULL for anything else."""
+    if type(value) is str:
+        return value
+    if type(value) is int and abs(value) >= _WIDEST:
+        return NULL  # writing it takes a time that grows with its square
+    return json.dumps(value) if type(value) in _SCALARS and value is not None else NULL
+
+
 def remark(value: Any) -> str | int:
     """Return a text, or the JSON of a flat dictionary; NULL for what stands for nothing."""
     if type(value) is str:
         return NULL if value in {"", "N/A"} else value
-    if type(value) is dict and len(value) <= _MOST_ITEMS:
-        flat = all(type(v) in _SCALARS for kv in value.items() for v in kv)
-        return (json.dumps(value) if value else NULL) if flat else BAD
-    return text(value)
+    if type(value) is not dict:
+        return text(value)
+    if len(value) > _MOST_ITEMS or any(type(key) is not str for key in value):
+        return BAD
+    if any(v is not None and scalar(v) == NULL for v in value.values()):
+        return BAD
+    return json.dumps(value) if value else NULL
 
 
 def pool(value: Any) -> str | int:

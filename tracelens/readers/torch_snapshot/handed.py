@@ -53,11 +53,16 @@ class Texts:
         if kept != text:
             self.cut += 1
             kept += "…"
-        kept = kept.encode("utf-8", "replace").decode()
+        kept = mended(kept)
         number = self.ids.setdefault(kept, len(self.ids))
         if kept != text:
             self._mended[text] = number
         return number
+
+
+def mended(text: str) -> str:
+    """Return a text with a question mark for every half of a character: no file can hold one."""
+    return text.encode("utf-8", "replace").decode()
 
 
 class Growing:

@@ -7,13 +7,12 @@ file had.
 
 from __future__ import annotations
 
-import json
 from array import array
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
-from tracelens.readers.torch_snapshot.columns import Rows, pool, remark, text
-from tracelens.readers.torch_snapshot.handed import NULL, Growing
+from tracelens.readers.torch_snapshot.columns import Rows, pool, remark, scalar, text
+from tracelens.readers.torch_snapshot.handed import Growing, mended
 from tracelens.readers.torch_snapshot.stacks import Stacks
 
 if TYPE_CHECKING:
@@ -34,6 +33,8 @@ _ENTRY_KEYS: Final = {
 _RINGS: Final = ("trace_alloc_overflowed", "trace_alloc_max_entries")
 _MOST_DEVICES: Final = 1024
 _MOST_SETTINGS: Final = 256
+_MOST_KEY: Final = 80
+_MOST_VALUE: Final = 4096
 _PART_ROWS: Final = 8192
 _SAMPLE_EVERY: Final = 512
 
@@ -192,15 +193,12 @@ def _settings(content: Mapping[str, Any]) -> dict[str, str]:
     if type(found) is not dict:
         return {}
     named = [(k, v) for k, v in found.items() if type(k) is str and k not in _RINGS]
-    texts = {key[:80]: remark(v) if type(v) is dict else _scalar(v) for key, v in named}
-    known = list(texts.items())[:_MOST_SETTINGS]
-    return {key: value[:4096] for key, value in known if isinstance(value, str)}
-
-
-def _scalar(value: Any) -> str | int:
-    if type(value) is str:
-        return value
-    return json.dumps(value) if type(value) in {int, float, bool} else NULL
+    texts = [(key, remark(v) if type(v) is dict else scalar(v)) for key, v in named]
+    return {
+        mended(key[:_MOST_KEY]): mended(value[:_MOST_VALUE])
+        for key, value in texts[:_MOST_SETTINGS]
+        if isinstance(value, str)
+    }
 
 
 def _rings(content: Mapping[str, Any], devices: int) -> dict[str, dict[str, int]]:
