@@ -41,9 +41,12 @@ class Reader:
     """One format.
 
     ``recognises`` is given the path and the first bytes of its content (none for a folder);
-    ``on_request`` returns tables too large to cache, which are read when collected.
+    ``on_request`` returns tables too large to cache, which are read when collected. ``likely``
+    tells recordings that lie in a folder from other files, which ``recognises`` claims so that
+    ``read`` can say what they are.
     """
 
     recognises: Callable[[Path, bytes], bool]
     read: Read
     on_request: Callable[[Path], Mapping[str, pl.LazyFrame]] = _nothing
+    likely: Callable[[Path, bytes], bool] | None = None

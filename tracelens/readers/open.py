@@ -115,7 +115,7 @@ def is_recording(path: Path) -> bool:
         return _is_report(path, head) or path.suffix in _PACKED
     readers = [registry.load("reader", name) for name in registry.names("reader")]
     with suppress(OSError):
-        return any(reader.recognises(path, head) for reader in readers)
+        return any((reader.likely or reader.recognises)(path, head) for reader in readers)
     return False
 
 

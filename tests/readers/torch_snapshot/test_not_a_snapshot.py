@@ -184,6 +184,19 @@ def test_only_pickles_of_known_protocols_are_asked_for(tmp_path: Path) -> None:
     assert not is_recording(path)
 
 
+def test_other_pickles_in_a_folder_are_no_recordings(tmp_path: Path) -> None:
+    page = written(b"<html>segments</html>", tmp_path, "snapshot.html")
+    results = dump({"loss": [1.0]}, tmp_path / "results.pkl")
+    code = written(b"cos\nsystem\n(S'true'\ntR.", tmp_path, "code.pkl")
+
+    assert not any(is_recording(path) for path in (page, results, code))
+
+
+@pytest.mark.parametrize("text", ["cat\ndog\n", "d\n", "l\n", "concatenate\nnumpy\n"])
+def test_text_is_no_pickle_without_a_protocol(tmp_path: Path, text: str) -> None:
+    assert "in no format that tracelens knows" in refused(written(text.encode(), tmp_path))
+
+
 def test_a_damaged_copy_is_not_remembered(tmp_path: Path) -> None:
     path = written(pickle.dumps(training().content(), 4)[:-5], tmp_path)
     refused(path)

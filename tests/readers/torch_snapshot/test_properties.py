@@ -41,7 +41,7 @@ def allocated(steps: list[tuple[int, str, int, tuple[str, ...] | None]]) -> Snap
     return snapshot
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS, ring=st.none() | st.integers(1, 30), protocol=st.integers(2, 5))
 def test_what_was_done_is_what_is_read(
     tmp_path_factory: pytest.TempPathFactory,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tracelens.trace.model import Trace
 
 _PICKLE: Final = re.compile(
-    rb"\x80[\x02-\x05]|\(?[dl]p?\d*\n|[}\]]q.|c[a-zA-Z_][\w.]*\n\w+\n", re.DOTALL
+    rb"\x80[\x02-\x05]|\([dl]p\d+\n|[}\]]q.|c[a-zA-Z_][\w.]*\n[\w.]+\n[()pq}\]tR.0-9]", re.DOTALL
 )
 _KEYS: Final = tuple(
     b'"%s"' % key
@@ -23,6 +23,7 @@ _KINETO: Final = b'"traceEvents"'
 _SEGMENTS: Final = re.compile(rb'\[\s*\{[^{}\[\]]*"total_size"')
 _TIMELINE: Final = re.compile(rb"\[\s*\[")
 _PAGE: Final = re.compile(rb"<!doctype html|<html", re.IGNORECASE)
+_MARKS: Final = re.compile(rb"segments|device_traces|total_size|\[\s*\[")
 _CHECKPOINT: Final = b"PK\x03\x04"
 
 
@@ -44,6 +45,11 @@ def recognises(path: Path, head: bytes) -> bool:
     keys = [place for key in _KEYS if (place := text.find(key)) >= 0]
     kineto = text.find(_KINETO)
     return text.startswith(b"{") and bool(keys) and (kineto < 0 or min(keys) < kineto)
+
+
+def likely(path: Path, head: bytes) -> bool:
+    """Tell whether a file in a folder is one of ours, by a key that stands at the beginning."""
+    return recognises(path, head) and not _PAGE.match(head.lstrip()) and bool(_MARKS.search(head))
 
 
 def read(path: Path, *, everything: bool = False, progress: Progress = no_progress) -> Trace:
@@ -71,4 +77,4 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
     return trace
 
 
-READER = Reader(recognises, read)
+READER = Reader(recognises, read, likely=likely)

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from tracelens.readers.torch_snapshot.handed import shown
 from tracelens.trace.model import Caveat
 
 if TYPE_CHECKING:
@@ -165,15 +166,11 @@ def _details(facts: Mapping[str, Any], history: History, said: Said) -> Iterator
             "note", f"Time goes back {history.back:,} times: events are in the file's order."
         )
     for table, length in sorted(facts["unread"].items()):
-        yield Caveat("note", f"{_named(table)} ({length:,} entries) is not read.")
+        yield Caveat("note", f"{shown(table)} ({length:,} entries) is not read.")
     if facts["unread_keys"]:
-        keys = ", ".join(map(_named, facts["unread_keys"][:8]))
+        keys = ", ".join(map(shown, facts["unread_keys"][:8]))
         yield Caveat("note", f"What events say under {keys} is not read.")
     if not facts["limited"]:
         yield Caveat(
             "note", "This system cannot limit the memory of the process that read the snapshot."
         )
-
-
-def _named(key: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in key[:40])

@@ -19,8 +19,9 @@ from tracelens.readers.torch_snapshot.handed import (
     STATUS_REFUSED,
     Hand,
     RefusedError,
+    shown,
 )
-from tracelens.readers.torch_snapshot.unpickle import HOW_TO_RECORD, loaded, shown
+from tracelens.readers.torch_snapshot.unpickle import HOW_TO_RECORD, loaded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

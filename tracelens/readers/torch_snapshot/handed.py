@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 NULL: Final = -(2**63) + 1
-"""Stands for what was not recorded. It is odd, as no address is, and no size, time or id either."""
+"""Stands for what was not recorded: no address is odd, no size or time so far below zero."""
 BAD: Final = -(2**63) + 3
 """Stands for what was recorded and cannot be true."""
 
@@ -28,6 +28,7 @@ REFUSED: Final = "refused"
 _MANIFEST: Final = "handed.json"
 _WIDTH: Final = 8
 _MOST_CHARACTERS: Final = 1 << 14
+_SHOWN_CHARACTERS: Final = 60
 
 
 class RefusedError(Exception):
@@ -63,6 +64,12 @@ class Texts:
 def mended(text: str) -> str:
     """Return a text with a question mark for every half of a character: no file can hold one."""
     return text.encode("utf-8", "replace").decode()
+
+
+def shown(text: str) -> str:
+    """Return a text of the file that is short and safe to print in a sentence."""
+    cut = text[:_SHOWN_CHARACTERS] + "…" * (len(text) > _SHOWN_CHARACTERS)
+    return "".join(c if c.isprintable() else "?" for c in cut)
 
 
 class Growing:

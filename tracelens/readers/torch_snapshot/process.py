@@ -17,6 +17,7 @@ from tracelens.readers.torch_snapshot.handed import (
     STATUS_MEMORY,
     STATUS_REFUSED,
     Handed,
+    shown,
 )
 from tracelens.trace.scratch import Scratch
 
@@ -125,5 +126,5 @@ def _ended(status: int, log: Path) -> str:
             "ran out of memory. Record it again, or read it on a larger machine."
         )
     said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    reason = said[-1][:200] if said else f"status {status}"
+    reason = shown(said[-1]) if said else f"status {status}"
     return f"it is not shaped as a snapshot ({reason}). Record it again."

@@ -118,8 +118,8 @@ def _memory(entries: Rows, device: int) -> dict[str, array[int] | int]:
 def _other_keys(entries: Rows) -> set[str]:
     """Return keys of entries that are not read, of one entry in some hundred."""
     some = entries.items[::_SAMPLE_EVERY]
-    keys = {key for item in some for key in item if type(key) is str}
-    return {key[:40] for key in keys - _ENTRY_KEYS}
+    said = (key for item in some for key, value in item.items() if not _is_nothing(value))
+    return {key[:_MOST_KEY] for key in said if type(key) is str and key not in _ENTRY_KEYS}
 
 
 def _segments(segments: Rows, hand: Hand) -> None:
@@ -225,7 +225,11 @@ def _rings(content: Mapping[str, Any], devices: int) -> dict[str, dict[str, int]
 
 
 def _is_unread(key: Any, value: Any) -> bool:
-    return type(key) is str and key not in _KNOWN and value not in (None, [], {})
+    return type(key) is str and key not in _KNOWN and not _is_nothing(value)
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or (type(value) in {str, list, tuple, dict} and not value)
 
 
 def _length(value: Any) -> int:

@@ -7,13 +7,12 @@ import pickle
 import re
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from tracelens.readers.torch_snapshot.handed import RefusedError
+from tracelens.readers.torch_snapshot.handed import RefusedError, shown
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _BUFFER_BYTES: Final = 1 << 20
-_NAME_CHARACTERS: Final = 60
 _PADDING: Final = b"\0 \t\r\n"
 HOW_TO_RECORD: Final = (
     "Record one: torch.cuda.memory._record_memory_history() before the work, "
@@ -138,9 +137,3 @@ def _from_json(file: IO[bytes]) -> Any:
         raise RefusedError(
             f"is damaged JSON ({shown(str(error))}). Copy or record it again."
         ) from error
-
-
-def shown(text: str) -> str:
-    """Return a text of the file that is safe to print in a sentence."""
-    cut = text[:_NAME_CHARACTERS] + "…" * (len(text) > _NAME_CHARACTERS)
-    return "".join(c if c.isprintable() else "?" for c in cut)
