@@ -18,6 +18,7 @@ from tracelens.trace.schema import BLOCKS, MEMORY, SEGMENTS
 if TYPE_CHECKING:
     from tracelens.trace.model import Trace
 
+_MOST_BYTES: Final = 1 << 50
 _ON_DEVICE: Final = ("device", "array", "device static")
 _ROWS: Final = ("alloc", "free_requested", "free_completed", "free")
 _KEPT: Final = (
@@ -166,7 +167,7 @@ def _end_blocks(trace: Trace) -> pl.DataFrame:
             pl.col("device").fill_null(0),
             "address",
             "stack_id",
-            size_bytes=pl.col("requested_bytes").fill_null(pl.col("size_bytes")),
+            size_bytes=_possible("requested_bytes"),
             held_bytes="size_bytes",
             pending=pl.col("state") != "active_allocated",
         )
@@ -177,9 +178,14 @@ def _end_blocks(trace: Trace) -> pl.DataFrame:
 def _indexed(raw: pl.DataFrame) -> pl.DataFrame:
     place = pl.int_range(pl.len(), dtype=pl.Int64)
     return raw.with_columns(
-        pl.col("size_bytes").fill_null(0),
+        size_bytes=_possible("size_bytes"),
         index=place if _is_one(raw) else place.over("device"),
     )
+
+
+def _possible(size: str) -> pl.Expr:
+    """Return sizes, and nothing in place of what no device holds: sums stay within 64 bits."""
+    return pl.when(pl.col(size).is_between(0, _MOST_BYTES)).then(size).otherwise(0)
 
 
 def _is_one(raw: pl.DataFrame) -> bool:
@@ -331,7 +337,7 @@ def _ends(trace: Trace, blocks: pl.DataFrame) -> pl.DataFrame:
     segments = SEGMENTS.empty().lazy() if table is None else table
     held = (
         segments.group_by(pl.col("device").fill_null(0))
-        .agg(end_reserved_bytes=pl.col("size_bytes").sum())
+        .agg(end_reserved_bytes=_possible("size_bytes").sum())
         .collect()
     )
     used = blocks.group_by("device").agg(

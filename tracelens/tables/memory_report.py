@@ -129,7 +129,7 @@ def _stacks(memory: Memory) -> list[str]:
         blocks = memory.live_at(moment.device, moment.index)
         blank += int(blocks.filter(pl.col("stack_id").is_null())["size_bytes"].sum())
         total += moment.active_bytes
-    if not blank or memory.kind == "sums":
+    if not blank or total <= 0 or memory.kind == "sums":
         return []
     return [f"no call stack for {units.share(blank / total)} of the peak"]
 
