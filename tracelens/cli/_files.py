@@ -5,37 +5,23 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from tracelens.errors import UnreadableError, UsageError
+from tracelens.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-_MOST: Final = 1000
 
 
 def recordings(paths: Iterable[Path]) -> list[Path]:
     """Return the recordings among the paths: files as they are, folders as what they hold.
 
     Raises:
-        UnreadableError: a folder holds no recording.
+        UnreadableError: a folder holds no recording, or its run.json cannot be understood.
     """
-    from tracelens.readers.open import is_recording
+    from tracelens import run
 
-    found: list[Path] = []
-    for path in paths:
-        if is_single(path):
-            found.append(path)
-            continue
-        inside = sorted(p for p in _walk(path) if is_recording(p))
-        if not inside:
-            raise UnreadableError(
-                f"The folder {path} holds no recording that tracelens can read. "
-                "Name a file, such as one made by: nsys export --type sqlite FILE.nsys-rep"
-            )
-        found += inside
-    return list(dict.fromkeys(found))
+    return [recording.path for place in run.found(paths) for recording in place.recordings]
 
 
 def is_single(path: Path) -> bool:
@@ -50,28 +36,6 @@ def _is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:  # a name too long, say: opening it will tell
         return False
-
-
-def _walk(folder: Path) -> Iterable[Path]:
-    """Return files and folders up to two levels down; one that is a recording is not entered."""
-    from tracelens.readers.open import is_recording
-
-    level = [folder]
-    for _ in range(2):
-        deeper: list[Path] = []
-        for parent in level:
-            for child in _children(parent):
-                yield child
-                if child.is_dir() and not is_recording(child):
-                    deeper.append(child)
-        level = deeper
-
-
-def _children(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())[:_MOST]
-    except OSError:
-        return []
 
 
 def check_free(output: Path | None, inputs: Iterable[Path], *, force: bool) -> None:
