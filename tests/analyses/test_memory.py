@@ -264,6 +264,16 @@ def test_categories_follow_from_where_blocks_come_from_and_where_they_go(tmp_pat
     }
 
 
+def test_what_called_the_user_s_code_says_nothing_of_its_blocks(tmp_path: Path) -> None:
+    snapshot = Snapshot()
+    wrapper = "/x/site-packages/torch/nn/parallel/distributed.py:9 forward"
+    snapshot.device().alloc(1, stack=("model.py:20 forward", wrapper, "train.py:3 main"))
+
+    rows = table(remembered(snapshot, tmp_path), "live")
+
+    assert [row["category"] for row in rows] == ["activations"]
+
+
 def test_the_user_s_rules_come_first_and_the_first_of_them_wins(tmp_path: Path) -> None:
     rules = {"cache": r"model\.py:20", "all of the model": "model", "none": "nothing"}
     memory = remembered(training(steps=1), tmp_path, categories=rules, at="0")

@@ -57,7 +57,8 @@ def call_stacks(trace: Trace) -> pl.DataFrame:
     Columns: stack_id; `site`, the innermost line of user code as ``folder/file.py:12 function``,
     or else the innermost Python frame, or else the function of autograd that ran, or else the
     innermost PyTorch op; `via`, the innermost Python frame where it is another one; `file`, that
-    of the site; `mine`, whether the site is user code; `python`, whether
+    of the site; `mine`, whether the site is user code; `library_frames`, how many
+    frames lie inside of it; `python`, whether
     the stack has Python frames; and `says`, the phase that it tells of, or null: backward where
     autograd's engine runs, else what the innermost telling frame is of (a function named forward,
     a file of torch.optim, a call of backward).
@@ -76,6 +77,7 @@ def call_stacks(trace: Trace) -> pl.DataFrame:
         site=pl.coalesce(pl.col("place").filter(fits).first() for fits in best),
         file=pl.coalesce(pl.col("file").filter(fits).first() for fits in best),
         mine=mine.any(),
+        library_frames=pl.when(mine.any()).then(mine.arg_max()).otherwise(pl.len()).cast(pl.Int64),
         python=python.any(),
         says=pl.when(pl.col("engine").fill_null(value=False).any())
         .then(pl.lit(BACKWARD))

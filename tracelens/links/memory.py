@@ -201,12 +201,13 @@ def _with_truncated(
 ) -> pl.DataFrame:
     """Say of each device whether its history was cut off at its beginning; null: not known.
 
-    Where the recording does not say so itself, a phase that ended before the first event shows
-    that events of it are lost, and a history that begins with nothing held is whole.
+    Where the recording does not say so itself, a forward or backward that ended before the first
+    event shows that events of it are lost, and a history that begins with nothing held is whole.
     """
     told = _overflowed(trace)
     firsts = dict(events.group_by("device").agg(pl.col("time_ns").first()).iter_rows())
-    ended = sorted(r.end_ns for r in phase_ranges(trace, known))
+    allocating = {known.phases().index(phase) for phase in ("forward", "backward")}
+    ended = sorted(r.end_ns for r in phase_ranges(trace, known) if r.code in allocating)
     rows: list[bool | None] = []
     for row in devices.iter_rows(named=True):
         first = firsts.get(row["device"])

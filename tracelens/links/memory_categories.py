@@ -17,7 +17,7 @@ from tracelens.links.call_stacks import texts
 from tracelens.links.memory_phases import INFERRED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tracelens.links.memory import Memory
 
@@ -82,15 +82,23 @@ def _by_life(phase: pl.Expr) -> pl.Expr:
 
 def _by_stack(memory: Memory, lives: pl.DataFrame) -> pl.DataFrame:
     """Return stack_id and category of the stacks that a rule fits; the first rule wins."""
-    rules = _compiled(memory.ask.categories)
-    rows = texts(memory.trace, lives["stack_id"].drop_nulls().unique())
+    asked = _compiled(memory.ask.categories)
+    built_in = {n: r for n, r in _compiled(_BY_STACK).items() if n not in asked}
+    rows = texts(memory.trace, lives["stack_id"].drop_nulls().unique()).join(
+        memory.stacks.select("stack_id", "library_frames"), on="stack_id", how="left"
+    )
     found = []
-    for stack_id, frames in rows.iter_rows():
-        text = "\n".join(frames).replace("\\", "/")
-        fits = (name for name, rule in rules.items() if rule.search(text))
-        if category := next(fits, None):
-            found.append((stack_id, category))
+    for stack_id, frames, inside in rows.iter_rows():
+        # What the user called says what a block is for; what called the user does not.
+        fits = (*_fitting(asked, frames), *_fitting(built_in, frames[:inside]))
+        if fits:
+            found.append((stack_id, fits[0]))
     return pl.DataFrame(found, schema={"stack_id": pl.UInt32, "category": pl.String}, orient="row")
+
+
+def _fitting(rules: Mapping[str, re.Pattern[str]], frames: Sequence[str]) -> list[str]:
+    text = "\n".join(frames).replace("\\", "/")
+    return [name for name, rule in rules.items() if rule.search(text)]
 
 
 def _compiled(asked: Mapping[str, str]) -> dict[str, re.Pattern[str]]:
@@ -102,5 +110,4 @@ def _compiled(asked: Mapping[str, str]) -> dict[str, re.Pattern[str]]:
             raise UsageError(
                 f"--category {name}={rule}: this is no regular expression ({error})."
             ) from error
-    built_in = {name: re.compile(rule, re.MULTILINE) for name, rule in _BY_STACK.items()}
-    return {**rules, **{name: rule for name, rule in built_in.items() if name not in rules}}
+    return rules
