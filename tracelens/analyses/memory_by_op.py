@@ -76,7 +76,9 @@ def memory_by_op(linked: Linked) -> pl.DataFrame:
     peak = pl.col("device").replace_strict(peaks, default=None, return_dtype=pl.Int64)
     return (
         sums.join(held, on=_KEY, how="full", coalesce=True, nulls_equal=True)
-        .with_columns(pl.col("^(allocat.*|freed_bytes|at_peak_bytes)$").fill_null(0))
+        .with_columns(
+            pl.col("allocations", "allocated_bytes", "freed_bytes", "at_peak_bytes").fill_null(0)
+        )
         .with_columns(
             net_bytes=pl.col("allocated_bytes") - pl.col("freed_bytes"),
             share_of_peak=pl.col("at_peak_bytes") / peak,

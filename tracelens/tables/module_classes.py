@@ -6,6 +6,7 @@ TABLE = Table(
     analysis="module_classes",
     title="nn.Modules by class",
     columns=(
+        Column("path", "path", "name", shown=False),
         Column("module", "class", "name"),
         Column("instances", "instances", "count"),
         Column("calls", "calls", "count"),
@@ -20,7 +21,6 @@ TABLE = Table(
         Column("forward_kernels", "fwd kernels", "count"),
         Column("backward_kernels", "bwd kernels", "count", optional=True),
         Column("depth", "depth", "count", shown=False),
-        Column("path", "path", "name", shown=False),
     ),
     note=(
         "Instances at like places of the tree together. Modules inside are included, in self they "

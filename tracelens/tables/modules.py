@@ -6,6 +6,7 @@ TABLE = Table(
     analysis="modules",
     title="nn.Modules",
     columns=(
+        Column("path", "path", "name", shown=False),
         Column("module", "module", "name"),
         Column("calls", "calls", "count"),
         Column("gpu_time_ns", "GPU time", "ns"),
@@ -19,7 +20,6 @@ TABLE = Table(
         Column("forward_kernels", "fwd kernels", "count"),
         Column("backward_kernels", "bwd kernels", "count", optional=True),
         Column("depth", "depth", "count", shown=False),
-        Column("path", "path", "name", shown=False),
     ),
     note=(
         "Modules inside are included, in self they are not. Backward goes to the module whose op "
