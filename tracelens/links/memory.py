@@ -207,7 +207,8 @@ def _with_truncated(
     told = _overflowed(trace)
     firsts = dict(events.group_by("device").agg(pl.col("time_ns").first()).iter_rows())
     allocating = {known.phases().index(phase) for phase in ("forward", "backward")}
-    ended = sorted(r.end_ns for r in phase_ranges(trace, known) if r.code in allocating)
+    found = phase_ranges(trace, known)
+    ended = sorted(r.end_ns for r in found if r.plain and r.code in allocating)
     rows: list[bool | None] = []
     for row in devices.iter_rows(named=True):
         first = firsts.get(row["device"])
