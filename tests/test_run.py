@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -228,6 +229,19 @@ def test_a_recording_named_twice_is_read_once(tmp_path: Path) -> None:
     path = nsys(tmp_path / "run.sqlite")
 
     assert sum(len(p.recordings) for p in found([tmp_path, path, path])) == 1
+
+
+def test_a_report_of_nsys_is_read_by_the_export_that_lies_beside_it(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / f"{name}.nsys-rep").write_bytes(b"report")
+        nsys(tmp_path / f"{name}.sqlite")
+    late = (tmp_path / "old.sqlite").stat().st_mtime + 60
+    os.utime(tmp_path / "old.nsys-rep", (late, late))
+
+    (whole,) = found([tmp_path])
+
+    names = [r.path.name for r in whole.recordings]
+    assert names == ["new.sqlite", "old.nsys-rep", "old.sqlite"]
 
 
 def test_a_folder_without_recordings_says_what_to_do(tmp_path: Path) -> None:

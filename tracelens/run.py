@@ -29,6 +29,7 @@ _SUFFIXES: Final = (
     ".gz", ".zst", ".zip", ".json", ".sqlite", ".db", ".nsys-rep", ".qdrep", ".pickle", ".pkl",
     ".tracelens", ".trace", ".pt",
 )  # fmt: skip
+_REPORTS: Final = (".nsys-rep", ".qdrep")
 _RANK: Final = re.compile(r"(?i)(?<![a-z])rank[ ._=-]?(\d+)")
 _TORCHTITAN: Final = re.compile(r"(\d{6})_step_")
 _NUMBERED: Final = re.compile(r"(.*[._-])(\d+)", re.DOTALL)
@@ -241,7 +242,7 @@ def _in_folder(folder: Path) -> Iterator[Place]:
             for child in _children(parent):
                 if child.name == MANIFEST:
                     continue
-                if is_recording(child):
+                if is_recording(child) and not _is_exported(child):
                     of_rank = parent != folder and _RANK.fullmatch(parent.name)
                     owner = parent.parent if of_rank else parent
                     by_folder.setdefault(owner, []).append(Recording(child))
@@ -250,6 +251,17 @@ def _in_folder(folder: Path) -> Iterator[Place]:
         level = deeper
     for place, recordings in by_folder.items():
         yield Place(place, tuple(sorted(recordings, key=lambda r: r.path)))
+
+
+def _is_exported(path: Path) -> bool:
+    """Tell whether the export of a report of nsys lies beside it, as nsys itself leaves it."""
+    export = path.with_suffix(".sqlite")
+    if path.suffix not in _REPORTS:
+        return False
+    try:
+        return export.stat().st_mtime >= path.stat().st_mtime
+    except OSError:
+        return False
 
 
 def _declared(folder: Path) -> Place | None:

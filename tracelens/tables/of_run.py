@@ -197,7 +197,7 @@ class _Ranks:
         if len(lines) > _MOST_LINES:
             yield f"{len(lines) - _MOST_LINES} more lines: --rank N shows those of a rank"
         lone = self._collectives["transfer_ns"].null_count()
-        if lone:
+        if lone and len(self._members) > 1:
             total = units.count(self._collectives.height)
             yield (
                 f"{units.count(lone)} of {total} collectives have no counterpart on every rank "
@@ -205,9 +205,10 @@ class _Ranks:
             )
         size = self._run.world_size
         if size and size > len(self._members):
+            unknown = "waiting for the others counts as transfer"
             yield (
-                f"{len(self._members)} of {size} ranks were recorded: waiting for the others "
-                "counts as transfer"
+                f"{len(self._members)} of {size} ranks were read: "
+                f"{unknown if len(self._members) > 1 else 'waiting is not known'}"
             )
 
     def _findings(self) -> Iterator[str]:

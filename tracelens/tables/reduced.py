@@ -109,7 +109,7 @@ def _work(trace: Trace, task: Task) -> Work:
     return Work(
         build.report(linked, names),
         suits,
-        gpus(linked),
+        gpus(linked) if linked.ops.height else {},
         ranks(linked),
         linked.once("collectives", collectives),
         work(linked),
