@@ -17,7 +17,7 @@ TABLE = Table(
         Column("action", "what happened", "text"),
     ),
     note=(
-        "At most 2,500 events of each device, chosen so that every peak and trough is there. The "
+        "At most 2,500 events of each device, chosen so that every peak and low is there. The "
         "first row is what was held before the first event."
     ),
 )
