@@ -26,6 +26,7 @@ def categories(memory: Memory) -> pl.DataFrame:
         .group_by(*by, "category")
         .agg(pl.col("bytes", "blocks").sum())
         .with_columns(share=(pl.col("bytes") / total).fill_nan(0.0))
+        .with_columns(blocks=pl.when(pl.col("blocks") > 0).then("blocks"))
         .sort("device", "bytes", "category", descending=[False, True, False])
         .select(*by, "category", "bytes", "share", "blocks")
     )
