@@ -120,6 +120,7 @@ def test_an_export_of_an_export_is_the_same_but_for_its_origin(tmp_path: Path) -
         replace(again, source=replace(again.source, facts={})),
     )
     assert again.source.facts["recorded_by"] == "PyTorch"
+    assert again.source.facts["recorded_format"] == "kineto-json"
     assert again.source.facts["exported_from"] == "once.sqlite"
 
 
@@ -131,7 +132,8 @@ def test_it_says_who_wrote_it_and_what_it_was(tmp_path: Path) -> None:
     assert after.source.schema_version == "3.24.0"
     assert after.source.facts == {
         "epoch_ns": "1790857026000000123", "rank": "0", "world_size": "2",
-        "exported_from": "rank0.json", "exported_format": "kineto-json", "recorded_by": "PyTorch",
+        "exported_from": "rank0.json", "exported_format": "kineto-json",
+        "recorded_format": "kineto-json", "recorded_by": "PyTorch",
     }  # fmt: skip
 
 
@@ -250,6 +252,29 @@ def test_tables_that_refer_to_lost_rows_are_set_aside(tmp_path: Path) -> None:
     assert "ops" in after
     assert not {"launched_by", "collectives"} & after.tables.keys()
     assert any("TRACELENS_COLLECTIVES was set aside" in c.text for c in after.caveats)
+
+
+@pytest.mark.parametrize(
+    ("damage", "table", "rows"),
+    [
+        ("UPDATE TRACELENS_OPS SET range_id = 99 WHERE range_id = 2", "ops", 1),
+        ("UPDATE TRACELENS_OPS SET range_id = 2", "ops", 1),
+        ("UPDATE TRACELENS_LAUNCHED_BY SET op_id = 'x'", "launched_by", 0),
+        ("UPDATE TRACELENS_MEMORY SET size_bytes = -1 WHERE time_ns = 12", "memory", 1),
+    ],
+)
+def test_rows_of_ours_that_cannot_be_true_are_set_aside(
+    tmp_path: Path, damage: str, table: str, rows: int
+) -> None:
+    path = exported(pytorch_step(), tmp_path).source.path
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(damage)
+
+    after = open_trace(path, cache=False)
+
+    assert after[table].collect().height == rows
+    said = f"{2 - rows} rows of TRACELENS_{table.upper()} were set aside: they cannot be true."
+    assert said in {caveat.text for caveat in after.caveats}
 
 
 def test_what_was_not_recorded_is_no_table_and_what_was_empty_is_one(tmp_path: Path) -> None:

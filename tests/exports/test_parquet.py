@@ -236,6 +236,16 @@ def test_rows_whose_numbers_are_lost_take_along_what_refers_to_them(tmp_path: Pa
     assert "1 rows of ops.parquet were set aside: what they are about is not there." in said
 
 
+def test_blocks_that_no_memory_could_hold_are_set_aside(tmp_path: Path) -> None:
+    folder = exported(snapshot(), tmp_path).source.path
+    rewritten(lambda t: t.with_columns(size_bytes=pl.lit(2**62)), "blocks")(folder)
+
+    after = open_trace(folder, cache=False)
+
+    assert after["blocks"].collect().is_empty()
+    assert any("2 rows of blocks.parquet were set aside" in c.text for c in after.caveats)
+
+
 def test_without_numbers_of_rows_nothing_can_refer_to_them(tmp_path: Path) -> None:
     for lie in (pl.lit(5, pl.UInt32), pl.lit(None, pl.UInt32)):
         folder = exported(pytorch_step(), tmp_path).source.path
@@ -307,7 +317,7 @@ def garbled(folder: Path) -> None:
         (manifest('{"format": "tracelens-parquet"'), "cannot be read"),
         (manifest('["tracelens-parquet"]'), "no manifest"),
         (manifest('{"x": "tracelens-parquet"}'), "no manifest"),
-        (manifest("[" * 100_000 + '"tracelens-parquet"'), "no recording"),
+        (manifest("[" * 100_000 + '"tracelens-parquet"'), "nested too deeply"),
         (manifest('"tracelens-parquet"' + "[" * 100_000), "cannot be read"),
         (changed(layout=99, tracelens="9.9"), "written by a newer tracelens (9.9)"),
         (changed(layout="1"), "no manifest"),

@@ -14,7 +14,7 @@ from tracelens.readers import Progress, Reader, no_progress
 from tracelens.trace.model import Caveat, Source, Trace
 from tracelens.trace.nesting import nested
 from tracelens.trace.numbering import renumbered
-from tracelens.trace.schema import KEYS, REFERENCES, TABLES
+from tracelens.trace.schema import KEYS, MOST_BYTES, REFERENCES, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -203,6 +203,8 @@ class _Folder:
         )
         if "end_ns" in TABLES[name].schema():
             good &= pl.col("end_ns") >= pl.col("start_ns")
+        if "size_bytes" in TABLES[name].schema():
+            good &= pl.col("size_bytes").is_between(0, MOST_BYTES).fill_null(value=True)
         # Null counts of all columns make polars decode all pages, so that damage shows here.
         counts = frame.select(pl.all().null_count().name.prefix("nulls_"), bad=(~good).sum())
         bad = counts.collect(engine="streaming")["bad"].item()
@@ -316,6 +318,7 @@ def _source(path: Path, manifest: Mapping[str, Any]) -> Source:
             **{str(key): str(value) for key, value in facts.items()},
             "exported_from": str(said.get("name")),
             "exported_format": str(said.get("format")),
+            "recorded_format": str(facts.get("recorded_format", said.get("format"))),
         },
     )
 

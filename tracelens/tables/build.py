@@ -312,7 +312,8 @@ def _says_nothing(values: pl.Series) -> bool:
 def _why_empty(linked: Linked, name: str) -> str:
     trace = linked.trace
     if name in _OF_OPS and ops_of(linked) is None:
-        by_nsys = trace.source.format.startswith("nsys")
+        recorded = trace.source.facts.get("recorded_format", trace.source.format)
+        by_nsys = recorded.startswith("nsys")
         emits = "torch.autograd.profiler.emit_nvtx under nsys, or torch.profiler, records them"
         how = emits if by_nsys else "torch.profiler's ProfilerActivity.CPU records them"
         return f"PyTorch's ops were not recorded: {how}"

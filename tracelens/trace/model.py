@@ -20,7 +20,8 @@ class Source:
 
     ``facts`` are what the recorder said of the recording, by name. The names that tracelens
     itself relies on, where a format knows them: ``epoch_ns`` (the Unix time of the recording's
-    time 0), ``rank`` and ``world_size``.
+    time 0), ``rank`` and ``world_size``; of an export, ``recorded_format`` (the format of what
+    was recorded).
     """
 
     path: Path

@@ -334,6 +334,9 @@ TABLES: Final[Mapping[str, Table]] = {
     )
 }
 
+MOST_BYTES: Final = 2**53
+"""No block of memory is larger; what claims to be is damaged."""
+
 KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "ops": ("range_id",),
     "launched_by": ("op_id",),

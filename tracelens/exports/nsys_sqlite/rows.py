@@ -303,6 +303,7 @@ class Export:
             **source.facts,
             "exported_from": source.path.name,
             "exported_format": source.format,
+            "recorded_format": source.facts.get("recorded_format", source.format),
             "recorded_by": source.facts.get("recorded_by") or source.producer or source.format,
         }
         known = {

@@ -12,7 +12,7 @@ import polars as pl
 from tracelens.readers.nsys.gather import cast
 from tracelens.trace.model import Caveat
 from tracelens.trace.numbering import renumbered
-from tracelens.trace.schema import KEYS, REFERENCES
+from tracelens.trace.schema import KEYS, MOST_BYTES, REFERENCES
 from tracelens.trace.schema import TABLES as MODEL
 
 if TYPE_CHECKING:
@@ -86,13 +86,18 @@ def _sound(gather: Gather, name: str, numbers: Mapping[str, pl.DataFrame]) -> pl
         texts,
     ).collect()
     sound = rows
+    if "size_bytes" in schema:
+        fits = pl.col("size_bytes").is_between(0, MOST_BYTES).fill_null(value=True)
+        sound = sound.filter(fits)
     if name in REFERENCES:
         lazy = {of: frame.lazy() for of, frame in numbers.items()}
-        sound = renumbered(name, rows.lazy(), lazy).collect()
+        sound = renumbered(name, sound.lazy(), lazy).collect()
     if name in KEYS:
         sound = sound.drop_nulls(KEYS[name]).unique(KEYS[name], keep="first", maintain_order=True)
     if aside := rows.height - sound.height:
-        gather.note("damaged", f"{aside:,} rows of {table(name)} were set aside: they are no use.")
+        gather.note(
+            "damaged", f"{aside:,} rows of {table(name)} were set aside: they cannot be true."
+        )
     return sound
 
 
