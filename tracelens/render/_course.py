@@ -100,7 +100,9 @@ def _columns(course: Course, count: int) -> _Columns:
         known = [r for r in reserved[inside] if r is not None]
         held.append(max(known, default=None))
         changes = sum(a != b for a, b in itertools.pairwise(phases[inside]))
-        names.append(phases[inside.stop - 1] if changes <= _MOST_CHANGES else None)
+        # What happens between phases is short: a column that has a phase, too, shows that.
+        named = [phase for phase in phases[inside] if phase is not None] or [None]
+        names.append(named[-1] if changes <= _MOST_CHANGES else None)
         step = steps[inside.stop - 1]
         numbers.append(None if step is None else f"step {step}")
         begin = end
