@@ -117,9 +117,6 @@ class _Crew:
             waiting.put(place)
 
         def work(worker: _Worker) -> None:
-            if hasattr(signal, "pthread_sigmask"):
-                # A process inherits it: Ctrl-C is for us alone, even while the process starts.
-                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             with suppress(queue.Empty):
                 while True:
                     place = waiting.get_nowait()
@@ -183,6 +180,10 @@ class _Worker:
                 initializer=_begin,
                 initargs=(self._threads,),
             )
+            if hasattr(signal, "pthread_sigmask"):
+                # The process inherits it: Ctrl-C is for us alone, even while it starts. Not
+                # sooner: making the pool starts Python's tracker of resources, which undoes it.
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             self.pid = self._pool.submit(os.getpid).result()
         return self._pool
 
