@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing import active_children
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import jobs
+from tests.clusters import ROOT, cluster, needs_dask, posix
 from tracelens import executors
 from tracelens.errors import UnreadableError, UsageError
 from tracelens.executors import Failed, each
@@ -23,11 +23,6 @@ from tracelens.executors import Failed, each
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ROOT = Path(__file__).parents[1]
-needs_dask = pytest.mark.skipif(
-    importlib.util.find_spec("distributed") is None, reason="distributed is not installed"
-)
-posix = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no signals")
 WAIT_S = 60
 
 
@@ -46,32 +41,6 @@ def runs(pid: int) -> bool:
         told = Path(f"/proc/{pid}/stat")
         return not told.exists() or told.read_text().rpartition(")")[2].split()[0] != "Z"
     return False
-
-
-@contextmanager
-def cluster(workers: int = 2) -> Iterator[str]:
-    """Start a scheduler and workers, processes of their own, and give the scheduler's address."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DASK_LOGGING__DISTRIBUTED": "critical"}
-    code = (
-        "import sys, time\n"
-        "from distributed import LocalCluster\n"
-        "if __name__ == '__main__':\n"
-        "    with LocalCluster(n_workers=int(sys.argv[1]), threads_per_worker=1, processes=True,\n"
-        "                      dashboard_address=None) as cluster:\n"
-        "        print(cluster.scheduler_address, flush=True)\n"
-        "        sys.stdin.read()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(workers)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.communicate()
 
 
 @pytest.fixture(scope="module")

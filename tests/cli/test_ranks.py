@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from tests.asking import Shell, nearly
 from tests.build import Nsys, training_step
+from tests.clusters import cluster, needs_dask, posix
 from tests.ranks import of_rank, write_ranks
 from tests.snapshots import START_US, Snapshot
-from tests.test_executors import cluster, needs_dask, posix
 from tracelens.errors import UnreadableError
 from tracelens.links.linked import Cut
 from tracelens.tables.reduced import Task, reduced
