@@ -87,6 +87,7 @@ class Bench:
         yield from self.two_million()
         yield from self.few_kernels()
         yield from self.torch_profiler()
+        yield from self.snapshot()
         if not self.options.quick:
             yield from self.twenty_million()
 
@@ -147,6 +148,18 @@ class Bench:
             )
         yield Row("the same, cached", "", self.summarize(trace, cold=False))
 
+    def snapshot(self) -> Iterator[Row]:
+        """A memory snapshot of a long history, child process included."""
+        for entries, budget in ((1_000_000, "≤ 2.5 s"), (4_000_000, "")):
+            path = made(inputs.grown_snapshot, self.data, entries)
+            size = f"{path.stat().st_size / 1e6:.0f} MB, {entries // 1_000_000} M events"
+            runs = self.options.runs if budget else 1
+            yield Row(
+                f"`tracelens memory`, snapshot of {size}, cold",
+                budget,
+                self.run("memory", path, cold=True, runs=runs),
+            )
+
     def twenty_million(self) -> Iterator[Row]:
         """Ten times as much: time must grow no faster, and memory slower."""
         export = made(inputs.grown, self.data, 10 * REPEAT)
@@ -158,13 +171,21 @@ class Bench:
         )
 
     def summarize(self, path: Path, *options: str, cold: bool, runs: int | None = None) -> Cost:
-        """Weigh `summarize`; a warm one is run once before."""
+        """Weigh `summarize`."""
+        return self.run("summarize", path, *options, cold=cold, runs=runs)
+
+    def run(
+        self, command: str, path: Path, *options: str, cold: bool, runs: int | None = None
+    ) -> Cost:
+        """Weigh a command; a warm one is run once before."""
         environment = {"TRACELENS_CACHE_DIR": str(self.cache)}
-        command = [*TRACELENS, "summarize", str(path), *options]
+        arguments = [*TRACELENS, command, str(path), *options]
         if not cold:
-            cost(command, runs=1, environment=environment)
+            cost(arguments, runs=1, environment=environment)
         forget = (lambda: shutil.rmtree(self.cache, ignore_errors=True)) if cold else None
-        return cost(command, runs=runs or self.options.runs, before=forget, environment=environment)
+        return cost(
+            arguments, runs=runs or self.options.runs, before=forget, environment=environment
+        )
 
     def nsys(self, report: str, export: Path) -> tuple[str, Cost | None]:
         """Weigh `nsys stats` on the same file, where it is installed."""

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Final
@@ -313,14 +313,14 @@ def _copy(packed: IO[bytes] | gzip.GzipFile, plain: IO[bytes], path: Path) -> No
             ) from error
 
 
-def _opener(head: bytes) -> Callable[[Path, str], IO[bytes] | gzip.GzipFile]:
+def _opener(head: bytes) -> Callable[[Path, str], AbstractContextManager[IO[bytes]]]:
     if head.startswith(_GZIP):
         return gzip.open  # type: ignore[return-value]
-    return _zip_opener if head.startswith(_ZIP) else _zstd_opener()
+    return _from_archive if head.startswith(_ZIP) else _zstd_opener()
 
 
 @contextmanager
-def _zip_opener(path: Path, _mode: str) -> Iterator[IO[bytes]]:
+def _from_archive(path: Path, _mode: str) -> Iterator[IO[bytes]]:
     """Open the one file in an archive."""
     with zipfile.ZipFile(path) as archive:
         inside = [entry for entry in archive.infolist() if not entry.is_dir()]
