@@ -52,7 +52,7 @@ def test_names_out_of_rooms_are_offered() -> None:
     assert set(offered("tracelens summarize --table ")) >= set(registry.names("table"))
     assert set(offered("tracelens summarize --format ")) >= set(registry.names("renderer"))
     assert offered("tracelens summarize --table fam") == ["families"]
-    assert offered("tracelens export --to ") == ["parquet", "perfetto"]
+    assert offered("tracelens export --to ") == ["nsys-sqlite", "parquet", "perfetto"]
     assert offered("tracelens doctor --format ") == ["text", "json"]
     assert offered("tracelens completion ") == ["bash", "zsh", "fish"]
 

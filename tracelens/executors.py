@@ -46,6 +46,9 @@ class Failed:
     error: TracelensError | None = None
 
 
+_LOST: Final = Failed("every worker that read it was ended (out of memory, perhaps)")
+
+
 def each(
     function: Callable[[Item], Answer],
     items: Sequence[Item],
@@ -260,7 +263,12 @@ class _Cluster:
             try:
                 self._check(client)
                 futures = [client.submit(guarded, function, item, pure=False) for item in items]
-                return self._gathered(client, futures, done)
+                answers = self._gathered(client, futures, done)
+                for place in [i for i, answer in enumerate(answers) if answer == _LOST]:
+                    # It may have been blamed for what another item did to a worker they shared.
+                    futures = [client.submit(guarded, function, items[place], pure=False)]
+                    answers[place] = self._gathered(client, futures)[0]
+                return answers
             finally:
                 with suppress(Exception):
                     client.cancel(futures)
@@ -306,7 +314,10 @@ class _Cluster:
             )
 
     def _gathered(
-        self, client: Any, futures: Sequence[Any], done: Callable[[int, int], None]
+        self,
+        client: Any,
+        futures: Sequence[Any],
+        done: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> list[Any]:
         places = {future.key: place for place, future in enumerate(futures)}
         answers: dict[int, Any] = {}
@@ -328,7 +339,7 @@ class _Cluster:
             return future.result()
         error = future.exception()
         if type(error).__name__ == "KilledWorker":
-            return Failed("every worker that read it was ended (out of memory, perhaps)")
+            return _LOST
         return Failed(f"{type(error).__name__}: {_first_line(error)}")
 
     def _give_up_without_workers(self, client: Any, futures: Sequence[Any]) -> None:

@@ -236,7 +236,7 @@ def _in_folder(folder: Path) -> Iterator[Place]:
     for _ in range(_LEVELS):
         deeper: list[Path] = []
         for parent in level:
-            if (parent / MANIFEST).is_file() and (declared := _declared(parent)):
+            if _is_file(parent / MANIFEST) and (declared := _declared(parent)):
                 yield declared
                 continue
             for child in _children(parent):
@@ -283,7 +283,9 @@ def _declared(folder: Path) -> Place | None:
             continue
         path = folder / entry["path"]
         rank = entry.get("rank")
-        if is_recording(path):
+        if not path.resolve().is_relative_to(folder.resolve()):
+            caveats.append(f"{MANIFEST} names {entry['path']}, which is not in its folder.")
+        elif is_recording(path):
             known = rank if type(rank) is int and 0 <= rank < _LARGEST else None
             recordings.append(Recording(path, known))
         elif not path.exists():
@@ -295,6 +297,13 @@ def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
     except OSError:  # a name too long, say: opening it will tell
+        return False
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a folder that may not be entered
         return False
 
 

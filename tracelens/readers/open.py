@@ -69,7 +69,8 @@ def open_trace(
     key = store.key(path) if cache else None
     if key and (known := store.load(key, path)):
         trace, on_request = known
-        return replace(trace, tables={**trace.tables, **_deferred(path, on_request)})
+        tables = {**trace.tables, **_deferred(path, on_request)}
+        return replace(trace, tables=tables, on_request=tuple(on_request))
     try:
         reader, content, kept = _recognised(path)
         trace = reader.read(content, everything=everything, progress=progress)

@@ -97,19 +97,22 @@ def opcodes(mark: Path) -> Iterator[tuple[str, bytes, str]]:
     yield "a buffer from outside", b"\x80\x05\x97.", "damaged pickle"
 
 
-CASES: Final = [what for what, _, _ in opcodes(__file__)]  # type: ignore[arg-type]
+# No pickle of a snapshot begins with P: such a file is in no known format.
+CASES: Final = [
+    (what, inside)
+    for what, content, _ in opcodes(__file__)  # type: ignore[arg-type]
+    for inside in (False, True)
+    if inside or not content.startswith(b"P")
+]
 
 
-@pytest.mark.parametrize("what", CASES)
-@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize(("what", "inside"), CASES)
 def test_nothing_in_a_pickle_is_executed(tmp_path: Path, what: str, inside: bool) -> None:
     mark = tmp_path / "executed"
     content, named = next((c, n) for w, c, n in opcodes(mark) if w == what)
     if inside:  # of a dictionary with the key of a snapshot
         body = content[2:-1] if content.startswith(b"\x80") else content[:-1]
         content = b"\x80\x04}\x8c\x08segments" + body + b"s."
-    elif content.startswith(b"P"):
-        pytest.skip("no pickle of a snapshot begins so: in no known format")
 
     text = refused(written(content, tmp_path))
 

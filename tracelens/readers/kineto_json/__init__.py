@@ -29,6 +29,7 @@ _RECORD: Final = (
     "Record with torch.profiler.profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) "
     "and write it with prof.export_chrome_trace(FILE)"
 )
+_EXPORT: Final = "nsys export --type sqlite FILE.nsys-rep"
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -102,7 +103,10 @@ def _check(path: Path, document: Document, events: Events) -> None:
     name = path.name
     if document.events is None:
         what = "damaged before its first event" if document.said else "JSON without traceEvents"
-        raise UnreadableError(f"{name} is no torch.profiler trace: it is {what}. {_RECORD}.")
+        raise UnreadableError(
+            f"{name} is no torch.profiler trace: it is {what}. {_RECORD}. "
+            f"From an Nsight Systems report, make SQLite: {_EXPORT}"
+        )
     if not events.count:
         raise UnreadableError(f"{name} is a trace without events. {_RECORD}.")
     if not events.has_work and not document.around:
