@@ -11,6 +11,7 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SAMPLE := samples/gpt2-xl-ctx256-h200/run.sqlite.gz
+SMALL := samples/gpt2-small-ctx512-bf16-h200
 
 .DELETE_ON_ERROR:
 .PHONY: demo test check bench docs clean
@@ -22,6 +23,9 @@ demo: .venv/.package
 	@echo "Try next:"
 	@echo "  $(BIN)/tracelens summarize $(SAMPLE) --phase backward"
 	@echo "  $(BIN)/tracelens summarize $(SAMPLE) --table kernels --format markdown"
+	@echo "  $(BIN)/tracelens summarize $(SMALL)/trace.json.gz --table ops"
+	@echo "  $(BIN)/tracelens memory $(SMALL)/memory.pickle.gz"
+	@echo "  $(BIN)/tracelens summarize samples/gpt2-medium-ddp-h200x2"
 	@echo "  $(BIN)/tracelens summarize YOUR.sqlite    (nsys export --type sqlite YOUR.nsys-rep)"
 	@echo "  $(BIN)/tracelens --help"
 
