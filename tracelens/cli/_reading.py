@@ -53,22 +53,29 @@ def reports(
         raise _error(*next(iter(answers.items())))
     found = [report for place in places for report in _of_place(place, answers, names)]
     if not found:
-        raise NothingToShowError(
-            f"{recordings[0].name} is a memory snapshot. Type: tracelens memory {recordings[0]}"
-        )
+        raise _only_memory(recordings[0])
     return found
 
 
 def _one(path: Path, names: Sequence[str], cut: Cut, *, cache: bool) -> Report:
     """Return the report on one recording; without names, of the tables that suit it."""
+    from tracelens import run
     from tracelens.links.linked import link
     from tracelens.readers.open import open_trace
     from tracelens.tables import build
 
     with _progress.shown(f"Reading {path.name}") as progress:
         trace = open_trace(path, cache=cache, progress=progress)
+    if run.Known(trace.source.format).is_snapshot:
+        raise _only_memory(path)
     linked = link(trace, cut)
     return build.report(linked, names or build.defaults(linked))
+
+
+def _only_memory(path: Path) -> NothingToShowError:
+    return NothingToShowError(
+        f"{path.name} is a memory snapshot: it holds no GPU work. Type: tracelens memory {path}"
+    )
 
 
 def _read(

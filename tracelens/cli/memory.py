@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -143,6 +144,8 @@ def memory(  # noqa: PLR0917 (click passes them by keyword)
         _remember(*pair, ask, cache=not no_cache) for pair in _recordings(path, cache=not no_cache)
     ]
     reports = [build.report_on(one, names or defaults(one), MEMORY) for one in found]
+    if tables and not {"all", "timeline"} & set(tables):
+        reports = [replace(report, courses=()) for report in reports]
     if figure is not None:
         _draw(found, figure)
     top = top if top is not None else (_TOP_OF_TEXT if renderer == "text" and not tables else _TOP)

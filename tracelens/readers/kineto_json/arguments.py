@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -251,8 +252,9 @@ def _at(values: list[int] | None, place: int) -> int | None:
 
 def _of_ops(events: Sequence[Any]) -> dict[str, pl.Series]:
     found = _decoded(events, Op)
+    needing = {name for name in {event.name for event in events} if _NEEDS_INPUTS.search(name)}
     inputs = [
-        a.inputs if _NEEDS_INPUTS.search(event.name) else _ABSENT
+        a.inputs if event.name in needing else _ABSENT
         for event, a in zip(events, found, strict=True)
     ]
     return {
@@ -280,7 +282,7 @@ def _texts(raws: Sequence[msgspec.Raw]) -> pl.Series:
 
 
 def _integers(found: Sequence[Any], name: str, dtype: PolarsDataType) -> pl.Series:
-    return column([getattr(a, name) for a in found], dtype)
+    return column(list(map(attrgetter(name), found)), dtype)
 
 
 def _decoded(events: Sequence[Any], kind: type[Any]) -> list[Any]:

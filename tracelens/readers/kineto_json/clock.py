@@ -32,6 +32,8 @@ def nanoseconds(times: Sequence[Any]) -> pl.Series:
 
 
 def _of_floats(times: pl.Series) -> pl.Series:
+    if (times.abs().max() or 0) <= _LARGEST_US:  # type: ignore[operator]
+        return (times * 1000).round().cast(pl.Int64)
     fitting = pl.when(pl.col("t").abs() <= _LARGEST_US).then((pl.col("t") * 1000).round())
     return times.to_frame("t").select(fitting.cast(pl.Int64))["t"]
 

@@ -6,7 +6,7 @@ Events are decoded some ten thousand at a time, so that no more of them are held
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
@@ -62,7 +62,7 @@ _OTHERS: Final[Mapping[tuple[str, str], str]] = {
 _PYTORCHS_OWN: Final = ("ProfilerStep#", "Optimizer.")
 _MEMORY: Final = "[memory]"
 _LASTING: Final = ("kernel", "copy", "memset", "api", "op", "annotation", "python")
-_DECODED_AT_ONCE: Final = 16_384
+_DECODED_AT_ONCE: Final = 32_768
 _SPANS_WITHOUT_WINDOW: Final = 10
 _NS_PER_S: Final = 10**9
 _INT32: Final = 2**31
@@ -172,35 +172,43 @@ class Events:
         self.said.append(Caveat("damaged", f"{count:,} {what} were set aside: {why}."))
 
     def _take(self, events: Sequence[Any]) -> None:
-        by_kind: dict[str, list[Any]] = {}
+        alike: defaultdict[tuple[str, str], list[Any]] = defaultdict(list)
         for event in events:
-            kind = KINDS.get(event.cat) if event.ph == "X" else None
-            if kind is None:
-                kind = self._other(event)
-            if kind is not None:
-                by_kind.setdefault(kind, []).append(event)
+            alike[event.cat, event.ph].append(event)
+        by_kind: defaultdict[str, list[Any]] = defaultdict(list)
+        for (category, ph), found in alike.items():
+            if kind := self._kind(category, ph, len(found)):
+                by_kind[kind] += found
+        if "memory" in by_kind:
+            by_kind["memory"] = [e for e in by_kind["memory"] if e.name == _MEMORY]
         for kind, found in by_kind.items():
             self._parts.setdefault(kind, []).append(self._frame(kind, found))
 
-    def _other(self, event: Any) -> str | None:
-        if event.ph == "X" and event.cat not in _NO_WORK:
-            self._strange[event.cat] += 1
-        kind = _OTHERS.get((event.cat, event.ph))
-        return None if kind == "memory" and event.name != _MEMORY else kind
+    def _kind(self, category: str, ph: str, count: int) -> str | None:
+        if ph == "X" and category in KINDS:
+            return KINDS[category]
+        if ph == "X" and category not in _NO_WORK:
+            self._strange[category] += count
+        return _OTHERS.get((category, ph))
 
     def _frame(self, kind: str, events: list[Any]) -> pl.DataFrame:
-        ids = self._ids
         return pl.DataFrame(
             {
                 "start_ns": nanoseconds([e.ts for e in events]),
                 "took_ns": nanoseconds([e.dur for e in events]),
                 "pid": self._numbers.of([e.pid for e in events]),
                 "tid": self._numbers.of([e.tid for e in events]),
-                "name_id": [ids.setdefault(e.name, len(ids)) for e in events],
+                "name_id": self._name_ids([e.name for e in events]),
                 **arguments.columns(kind, events, everything=self._everything),
             },
             schema_overrides={"name_id": pl.Int32},
         )
+
+    def _name_ids(self, names: Sequence[str]) -> list[int]:
+        """Return the numbers of names for the time being."""
+        for name in set(names).difference(self._ids):
+            self._ids[name] = len(self._ids)
+        return list(map(self._ids.__getitem__, names))
 
     def _number(self) -> None:
         """Give processes and threads numbers that fit."""
