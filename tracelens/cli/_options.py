@@ -1,8 +1,9 @@
-"""Options that several commands share: names out of a room, and rules of the form NAME=REGEX."""
+"""Options that several commands share: names out of a room, rules, and where output goes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -27,6 +28,39 @@ class Names(click.ParamType[str]):
 
         names = (*registry.names(self.kind), *self.more)
         return [CompletionItem(n) for n in names if n.startswith(incomplete)]
+
+
+PHASE_RULES: Final = click.option(
+    "--phases",
+    "phase_rules",
+    multiple=True,
+    metavar="NAME=REGEX",
+    help="Ranges that match are this phase; comes before the built-in rules.",
+)
+TOP: Final = click.option(
+    "--top",
+    type=click.IntRange(min=0),
+    default=None,
+    metavar="N",
+    help="Rows to show of each table; 0 for all. JSON and CSV always hold all.",
+)
+FORMAT: Final = click.option(
+    "--format",
+    "-f",
+    "renderer",
+    default="text",
+    show_default=True,
+    metavar="FORMAT",
+    type=Names("renderer"),
+    help="text, json, csv, markdown, latex or html.",
+)
+OUTPUT: Final = click.option(
+    "--output", "-o", type=click.Path(path_type=Path), help="Write to this file."
+)
+FORCE: Final = click.option("--force", is_flag=True, help="Overwrite the output file.")
+NO_CACHE: Final = click.option(
+    "--no-cache", is_flag=True, help="Read the recording itself, and leave no cache."
+)
 
 
 def rules(option: str, asked: Sequence[str], example: str = "loss=^loss$") -> dict[str, str]:

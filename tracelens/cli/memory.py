@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from tracelens import registry
-from tracelens.cli import _files, _output, _progress
-from tracelens.cli._options import Names, rules
+from tracelens.cli import _files, _options, _output, _progress
 from tracelens.errors import NothingToShowError, UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ _FIGURES: Final = (".html", ".svg", ".png")
     "tables",
     multiple=True,
     metavar="NAME",
-    type=Names("memory_table", "all"),
+    type=_options.Names("memory_table", "all"),
     help="Show this table (again for more; `all` for every one).",
 )
 @click.option(
@@ -69,39 +68,18 @@ _FIGURES: Final = (".html", ".svg", ".png")
     metavar="NAME=REGEX",
     help="Blocks whose call stack matches are of this category; comes before the built-in rules.",
 )
-@click.option(
-    "--phases",
-    "phase_rules",
-    multiple=True,
-    metavar="NAME=REGEX",
-    help="Ranges that match are this phase; comes before the built-in rules.",
-)
-@click.option(
-    "--top",
-    type=click.IntRange(min=0),
-    default=None,
-    metavar="N",
-    help="Rows to show of each table; 0 for all. JSON and CSV always hold all.",
-)
-@click.option(
-    "--format",
-    "-f",
-    "renderer",
-    default="text",
-    show_default=True,
-    metavar="FORMAT",
-    type=Names("renderer"),
-    help="text, json, csv, markdown, latex or html.",
-)
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to this file.")
+@_options.PHASE_RULES
+@_options.TOP
+@_options.FORMAT
+@_options.OUTPUT
 @click.option(
     "--figure",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Draw memory over time by category (--group phase: by phase) into a .html, .svg or .png.",
 )
-@click.option("--force", is_flag=True, help="Overwrite the output file.")
-@click.option("--no-cache", is_flag=True, help="Read the recording itself, and leave no cache.")
+@_options.FORCE
+@_options.NO_CACHE
 def memory(  # noqa: PLR0917 (click passes them by keyword)
     path: Path,
     tables: tuple[str, ...],
@@ -133,8 +111,8 @@ def memory(  # noqa: PLR0917 (click passes them by keyword)
         device=device,
         at=at,
         group=group,
-        categories=rules("--category", categories, "KV cache=cache"),
-        phase_rules=rules("--phases", phase_rules),
+        categories=_options.rules("--category", categories, "KV cache=cache"),
+        phase_rules=_options.rules("--phases", phase_rules),
     )
     for file in (output, figure):
         _files.check_free(file, [path], force=force)

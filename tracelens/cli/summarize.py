@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tracelens import registry
-from tracelens.cli import _files, _output, _reading
-from tracelens.cli._options import Names, rules
+from tracelens.cli import _files, _options, _output, _reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +40,7 @@ _FOR_PROGRAMS = ("json", "csv")
     "tables",
     multiple=True,
     metavar="NAME",
-    type=Names("table", "all"),
+    type=_options.Names("table", "all"),
     help="Show this table (again for more; `all` for every one). Names of nsys reports work, too.",
 )
 @click.option(
@@ -64,13 +63,7 @@ _FOR_PROGRAMS = ("json", "csv")
     metavar="N",
     help="Only the recording of this rank, of a folder that holds those of several.",
 )
-@click.option(
-    "--phases",
-    "phase_rules",
-    multiple=True,
-    metavar="NAME=REGEX",
-    help="Ranges that match are this phase; comes before the built-in rules.",
-)
+@_options.PHASE_RULES
 @click.option(
     "--attribution",
     type=click.Choice(["launch", "execution"]),
@@ -78,26 +71,11 @@ _FOR_PROGRAMS = ("json", "csv")
     show_default=True,
     help="Where a kernel counts: in the phase that launched it, or the one it ran in.",
 )
-@click.option(
-    "--top",
-    type=click.IntRange(min=0),
-    default=None,
-    metavar="N",
-    help="Rows to show of each table; 0 for all. JSON and CSV always hold all.",
-)
-@click.option(
-    "--format",
-    "-f",
-    "renderer",
-    default="text",
-    show_default=True,
-    metavar="FORMAT",
-    type=Names("renderer"),
-    help="text, json, csv, markdown, latex or html.",
-)
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to this file.")
-@click.option("--force", is_flag=True, help="Overwrite the output file.")
-@click.option("--no-cache", is_flag=True, help="Read the recording itself, and leave no cache.")
+@_options.TOP
+@_options.FORMAT
+@_options.OUTPUT
+@_options.FORCE
+@_options.NO_CACHE
 @click.option(
     "--scheduler",
     metavar="ADDRESS",
@@ -131,7 +109,7 @@ def summarize(  # noqa: PLR0917 (click passes them by keyword)
 
     chosen: Renderer = registry.load("renderer", renderer)
     names = _tables(tables, renderer)
-    cut = Cut(phases, device, within, step, attribution, rules("--phases", phase_rules))
+    cut = Cut(phases, device, within, step, attribution, _options.rules("--phases", phase_rules))
     _files.check_free(output, paths, force=force)
     reports = _reading.reports(
         paths, names, cut, rank=rank, scheduler=scheduler, cache=not no_cache

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import polars as pl
 
 from tracelens import registry
 from tracelens.errors import NothingToShowError, UsageError
+from tracelens.links.answers import once
 from tracelens.links.gpus import by_gpu
 from tracelens.links.how import HOW
 from tracelens.links.launches import LAUNCH_COLUMNS, launches
@@ -24,6 +25,7 @@ from tracelens.trace.store import remembered
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from tracelens.links.answers import Answers
     from tracelens.links.phases import Rules
     from tracelens.trace.model import Trace
 
@@ -72,20 +74,12 @@ class Linked:
     """Whether phases were given by when ops ran instead of by when they were launched."""
     whole: bool = True
     """Whether `ops` are all of the trace's."""
-    answers: dict[str, Future[Any]] = field(init=False, default_factory=dict, compare=False)
+    answers: Answers = field(init=False, default_factory=dict, compare=False)
     """What analyses have found out of these very ops, or are finding out, by analysis."""
 
     def once(self, name: str, make: Callable[[Linked], _T]) -> _T:
         """Return ``make`` of this trace, computed at most once, whichever thread asks first."""
-        mine: Future[_T] = Future()
-        answer: Future[_T] = self.answers.setdefault(name, mine)
-        if answer is mine:
-            try:
-                mine.set_result(make(self))
-            except BaseException as error:
-                mine.set_exception(error)
-                raise
-        return answer.result()
+        return once(self.answers, name, lambda: make(self))
 
     def with_columns_of_ops(self, *columns: str) -> pl.LazyFrame:
         """Return ``ops`` with further columns of `gpu_ops`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +10,7 @@ import polars as pl
 
 from tracelens.errors import NothingToShowError, UsageError
 from tracelens.links.allocations import replay
+from tracelens.links.answers import once
 from tracelens.links.call_stacks import call_stacks
 from tracelens.links.category_sums import FORMAT
 from tracelens.links.gpus import by_gpu
@@ -21,6 +21,7 @@ from tracelens.links.phases import phase_ranges, rules
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from tracelens.links.answers import Answers
     from tracelens.links.phases import Rules
     from tracelens.trace.model import Trace
 
@@ -70,21 +71,11 @@ class Memory:
     ask: Ask
     other: Trace | None = None
     """Another recording of the same run, by whose clock phases were looked up."""
-    answers: dict[str, Future[pl.DataFrame]] = field(
-        init=False, default_factory=dict, compare=False
-    )
+    answers: Answers = field(init=False, default_factory=dict, compare=False)
 
     def once(self, name: str, make: Callable[[Memory], pl.DataFrame]) -> pl.DataFrame:
         """Return ``make`` of this recording, computed at most once, whichever thread asks first."""
-        mine: Future[pl.DataFrame] = Future()
-        answer = self.answers.setdefault(name, mine)
-        if answer is mine:
-            try:
-                mine.set_result(make(self))
-            except BaseException as error:
-                mine.set_exception(error)
-                raise
-        return answer.result()
+        return once(self.answers, name, lambda: make(self))
 
     @property
     def phase_source(self) -> str:
