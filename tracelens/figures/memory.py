@@ -82,7 +82,7 @@ def _figure(memory: Memory) -> Any:
             line={"width": 0, "shape": "hv", "color": colour},
             stackgroup="live",
         )
-    _add_reserved(figure, history, moments)
+    _add_totals(figure, history, moments)
     _add_phases(figure, history, moments)
     _add_peak(figure, moments, top)
     axes = {"showgrid": True, "gridcolor": "#e5e8eb", "zeroline": False}
@@ -121,15 +121,20 @@ def _groups(course: pl.DataFrame) -> list[tuple[str | None, str]]:
     return [(name, _GREY if name is None else next(colours)) for name in names]
 
 
-def _add_reserved(figure: Any, history: pl.DataFrame, moments: pl.DataFrame) -> None:
-    if history["reserved_bytes"].null_count() < history.height:
-        figure.add_scatter(
-            x=moments["x"].to_list(),
-            y=(history["reserved_bytes"] / _GIB).to_list(),
-            name="reserved",
-            mode="lines",
-            line={"width": 1.5, "shape": "hv", "color": "#444c54", "dash": "dot"},
-        )
+def _add_totals(figure: Any, history: pl.DataFrame, moments: pl.DataFrame) -> None:
+    """Draw the edge of what was active, as areas show no spike narrower than a pixel."""
+    for name, column, style in (
+        ("active", "active_bytes", {"width": 1, "color": "#1c2126"}),
+        ("reserved", "reserved_bytes", {"width": 1.5, "color": "#444c54", "dash": "dot"}),
+    ):
+        if history[column].null_count() < history.height:
+            figure.add_scatter(
+                x=moments["x"].to_list(),
+                y=(history[column] / _GIB).to_list(),
+                name=name,
+                mode="lines",
+                line={**style, "shape": "hv"},
+            )
 
 
 def _add_phases(figure: Any, history: pl.DataFrame, moments: pl.DataFrame) -> None:
