@@ -68,11 +68,13 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
     progress("snapshot", 0, 2)
     with Child(path) as child:
         # Importing polars takes as long as a small snapshot: side by side.
+        from tracelens.readers.torch_snapshot.handed import Handed
         from tracelens.readers.torch_snapshot.tables import snapshot, timeline
 
-        handed = child.handed()
-    progress("snapshot", 1, 2)
-    trace = timeline(path, handed) if handed.is_timeline else snapshot(path, handed)
+        handed = Handed(child.scratch, child.lines())
+        progress("snapshot", 1, 2)
+        made = snapshot if handed.kind == "snapshot" else timeline
+        trace = made(path, handed)
     progress("snapshot", 2, 2)
     return trace
 

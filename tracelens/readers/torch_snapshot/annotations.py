@@ -21,17 +21,15 @@ _MOST_US: Final = 2**62 // 1000
 _MOST_DEVICE: Final = 2**31 - 1
 
 
-def ranges(
-    handed: Handed, last_ns: int | None, said: Said
-) -> tuple[pl.DataFrame | None, list[str]]:
-    """Return the `ranges` table and the texts of its names, in order of name_id.
+def paired(handed: Handed, said: Said) -> tuple[pl.DataFrame, list[str]] | None:
+    """Return a row per START, and the texts of the names, in order of name_id.
 
-    None where no annotations were recorded. A range that was never closed ends with the last
-    event, annotation or not; its `tid` is the device. ENDs without a START are counted.
+    None where no annotations were recorded. `tid` is the device. What was never closed ends with
+    the last annotation. ENDs without a START are counted.
     """
     found = handed.whole("annotations")
     if found is None:
-        return None, []
+        return None
     sound = found.filter(
         pl.col("name") >= 0,
         pl.col("stage") >= 0,
@@ -39,9 +37,7 @@ def ranges(
         pl.col("time_us").is_between(0, _MOST_US),
     )
     said.add("annotations", found.height - sound.height)
-    last_us = sound["time_us"].max()
-    last = max(last_ns or 0, last_us * 1000 if isinstance(last_us, int) else 0)
-    rows = _paired(sound, handed.texts, last, said)
+    rows = _paired(sound, handed.texts, said)
     names: dict[str, int] = {}
     for row in rows:
         names.setdefault(handed.texts[row[1]], len(names))
@@ -53,16 +49,24 @@ def ranges(
         },
         orient="row",
     )  # fmt: skip
-    whole = nested(frame.with_columns(pid=pl.lit(0, pl.Int32))).with_columns(
-        end_tid=pl.lit(None, pl.Int32), kind=pl.lit("annotation"), domain=pl.lit("")
-    )
-    return whole.select(pl.col(n).cast(t) for n, t in RANGES.schema().items()), list(names)
+    return frame, list(names)
+
+
+def ranges(pairs: pl.DataFrame, last_ns: int | None) -> pl.DataFrame:
+    """Return the `ranges` table; a range that was never closed ends with the last event, too."""
+    last = pl.when(~pl.col("closed")).then(pl.lit(last_ns, pl.Int64))
+    whole = nested(
+        pairs.with_columns(pl.max_horizontal("end_ns", last), pid=pl.lit(0, pl.Int32))
+    ).with_columns(end_tid=pl.lit(None, pl.Int32), kind=pl.lit("annotation"), domain=pl.lit(""))
+    return whole.select(pl.col(n).cast(t) for n, t in RANGES.schema().items())
 
 
 def _paired(
-    sound: pl.DataFrame, texts: list[str], last_ns: int, said: Said
+    sound: pl.DataFrame, texts: list[str], said: Said
 ) -> list[tuple[int, int, int, int, bool]]:
     """Return device, name, start, end and whether it was closed, of every START."""
+    last_us = sound["time_us"].max()
+    last_ns = last_us * 1000 if isinstance(last_us, int) else 0
     rows: list[tuple[int, int, int, int, bool]] = []
     began: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
     for device, name, stage, time_us in sound.select(

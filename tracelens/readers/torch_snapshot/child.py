@@ -32,7 +32,7 @@ _MOST_KEYS: Final = 6
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Read the file, write its columns, and end the process at once with what came of it.
+    """Read the file, hand its columns over, and end the process at once with what came of it.
 
     Args:
         arguments: the file, the folder to write to, and how many bytes of memory and seconds
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
 def _hand_over(path: Path, folder: Path, *, limited: bool) -> None:
     size = path.stat().st_size
     content, left = loaded(path)
-    hand = Hand(folder, max(_LEAST_ROWS, size))
+    hand = Hand(folder, sys.stdout, max(_LEAST_ROWS, size))
     facts = _cut(content, hand)
     hand.close({**facts, "bytes_left": left, "limited": limited})
 

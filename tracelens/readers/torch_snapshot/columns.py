@@ -7,29 +7,28 @@ from __future__ import annotations
 
 import json
 import math
-from array import array
+import struct
+from functools import cached_property
 from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from tracelens.readers.torch_snapshot.handed import BAD, NULL
+from tracelens.readers.torch_snapshot.handed import BAD, NULL, packed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
-    from tracelens.readers.torch_snapshot.handed import Texts
+    from tracelens.readers.torch_snapshot.handed import Column, Texts
     from tracelens.readers.torch_snapshot.stacks import Stacks
 
 _WIDEST: Final = 2**63
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _MOST_ITEMS: Final = 64
+_MOST_KEYS: Final = 64
 
 
 class Rows:
-    """The dictionaries of one list; ``aside`` counts what is none.
-
-    Every value is asked for once, by methods of C alone where the list is regular: 50 ns a value.
-    """
+    """The dictionaries of one list; ``aside`` counts what is none."""
 
     def __init__(self, items: Any, texts: Texts, stacks: Stacks) -> None:
         listed = items if type(items) is list or type(items) is tuple else ()
@@ -46,26 +45,26 @@ class Rows:
         """Return how many rows there are."""
         return len(self.items)
 
-    def values(self, key: str) -> list[Any]:
-        """Return the values of a key, None where there is none."""
-        try:
-            return list(map(itemgetter(key), self.items))
-        except KeyError:
-            return [item.get(key) for item in self.items]
+    def values(self, key: str) -> Sequence[Any]:
+        """Return the values of a key, None where there is none; nothing if no row has one."""
+        if self._regular is not None:
+            return self._regular.get(key, ())
+        found = [item.get(key) for item in self.items]
+        return () if found.count(None) == len(found) else found
 
-    def integers(self, key: str) -> array[int] | int:
+    def integers(self, key: str) -> Column:
         """Return sizes and the like."""
         return self._numbers(key, integer)
 
-    def addresses(self, key: str) -> array[int] | int:
+    def addresses(self, key: str) -> Column:
         """Return addresses: 64 bits in two's complement."""
         return self._numbers(key, _address)
 
-    def times(self, key: str) -> array[int] | int:
+    def times(self, key: str) -> Column:
         """Return times, which JSON may give as fractions."""
         return self._numbers(key, time)
 
-    def labels(self, key: str, read: Callable[[Any], str | int]) -> array[int] | int:
+    def labels(self, key: str, read: Callable[[Any], str | int]) -> Column:
         """Return the texts' numbers, of what ``read`` makes of a value: a text, NULL or BAD."""
 
         def number(value: Any) -> int:
@@ -73,34 +72,42 @@ class Rows:
             return text if isinstance(text, int) else self._texts.id_of(text)
 
         values = self.values(key)
+        if not values:
+            return NULL
         if not _is_flat(values):
-            return array("q", map(number, values))
+            return packed(list(map(number, values)))
         distinct = {value: number(value) for value in set(values)}
         if len(distinct) == 1:
             return next(iter(distinct.values()))
-        return array("q", map(distinct.__getitem__, values))
+        return packed(list(map(distinct.__getitem__, values)))
 
-    def stacks(self, key: str = "frames") -> array[int] | int:
+    def stacks(self, key: str = "frames") -> Column:
         """Return the call stacks' numbers."""
         return self._stacks.ids(self.values(key))
 
-    def _numbers(self, key: str, read: Callable[[Any], int]) -> array[int] | int:
+    @cached_property
+    def _regular(self) -> Mapping[str, Sequence[Any]] | None:
+        """The values by key where all rows have the same keys, in one pass of C: 20 ns a value."""
+        first = self.items[0] if self.items else {}
+        if not 1 < len(first) <= _MOST_KEYS or set(map(len, self.items)) != {len(first)}:
+            return None
         try:
-            return array("q", map(itemgetter(key), self.items))
+            columns = zip(*map(itemgetter(*first), self.items), strict=True)
         except KeyError:
-            pass
-        except (TypeError, OverflowError):
-            return array("q", map(read, self.values(key)))
-        values = [item.get(key, NULL) for item in self.items]
-        if values.count(NULL) == len(values):
+            return None
+        return dict(zip(first, columns, strict=True))
+
+    def _numbers(self, key: str, read: Callable[[Any], int]) -> Column:
+        values = self.values(key)
+        if not values:
             return NULL
         try:
-            return array("q", values)
-        except (TypeError, OverflowError):
-            return array("q", map(read, values))
+            return packed(values)
+        except struct.error:
+            return packed(list(map(read, values)))
 
 
-def _is_flat(values: list[Any]) -> bool:
+def _is_flat(values: Sequence[Any]) -> bool:
     """Tell whether all are scalars, or all tuples of integers: hashing others may never end."""
     kinds = set(map(type, values))
     if kinds == {tuple}:

@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import IO, TYPE_CHECKING, Final, Self
 
 import tracelens
 from tracelens import units
@@ -16,13 +17,12 @@ from tracelens.readers.torch_snapshot.handed import (
     REFUSED,
     STATUS_MEMORY,
     STATUS_REFUSED,
-    Handed,
     shown,
 )
 from tracelens.trace.scratch import Scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 LIMIT: Final = "TRACELENS_SNAPSHOT_LIMIT_BYTES"
 """Environment variable: memory that the child process may take."""
@@ -49,39 +49,49 @@ class Child:
         self._path = path
         self._memory = _allowed(os.environ) or max(_LEAST_BYTES, _TIMES_FILE * size)
         self._seconds = PATIENCE_S + size // _BYTES_PER_S
-        self._scratch = Scratch()
-        self._log = self._scratch.path / "log"
+        self.scratch = Scratch()
+        self._log = self.scratch.path / "log"
         root = Path(tracelens.__file__).absolute().parents[1]
         command = [
             sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", _START,
-            str(root), str(path.absolute()), str(self._scratch.path),
+            str(root), str(path.absolute()), str(self.scratch.path),
             str(self._memory), str(self._seconds),
         ]  # fmt: skip
         with self._log.open("wb") as log:
             try:
                 self._process = subprocess.Popen(  # noqa: S603
-                    command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    encoding="utf-8",
                 )
             except OSError as error:
                 raise UnreadableError(
                     f"No process could be started to read {path.name}: {error.strerror or error}."
                 ) from error
+        self._out: IO[str] = self._process.stdout  # type: ignore[assignment]
+        self._is_late = False
+        self._timer = threading.Timer(self._seconds, self._end_late)
+        self._timer.daemon = True
+        self._timer.start()
 
-    def handed(self) -> Handed:
-        """Wait for what the child makes of the file.
+    def lines(self) -> Iterator[str]:
+        """Give what the child says, line by line as it goes on.
 
         Raises:
-            UnreadableError: the child refused the file, or had to be ended.
+            UnreadableError: it ended before all was said that is asked for: it refused the file,
+                or had to be ended.
         """
-        name = self._path.name
-        status = self._status()
-        if status is None:
+        yield from self._out
+        name, status = self._path.name, self._process.wait()
+        if self._is_late:
             raise UnreadableError(
                 f"{name} could not be read within {self._seconds} s: it is built to take for "
                 "ever, or this machine is very busy. Try again, or record it again."
             )
         if status == STATUS_REFUSED:
-            reason = (self._scratch.path / REFUSED).read_text(encoding="utf-8", errors="replace")
+            reason = (self.scratch.path / REFUSED).read_text(encoding="utf-8", errors="replace")
             raise UnreadableError(f"{name} {reason}")
         if status == STATUS_MEMORY:
             raise UnreadableError(
@@ -89,25 +99,26 @@ class Child:
                 "snapshot of its size needs: it is damaged, or built to do harm. If you trust it, "
                 f"allow more: {LIMIT}={4 * self._memory}"
             )
-        if status:
-            raise UnreadableError(f"{name} cannot be read: {_ended(status, self._log)}")
-        return Handed(self._scratch.path, self._scratch)
+        raise UnreadableError(f"{name} cannot be read: {_ended(status, self._log)}")
 
     def __enter__(self) -> Self:
         """Return the child."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the process if it still runs."""
-        self._process.kill()
-        self._process.wait()
+        """End the process if it still runs.
 
-    def _status(self) -> int | None:
-        """Return how the child ended; None if it takes too long."""
-        try:
-            return self._process.wait(self._seconds)
-        except subprocess.TimeoutExpired:
-            return None
+        The system takes 40 ms for its memory, which nothing here waits for.
+        """
+        self._timer.cancel()
+        self._timer.join()
+        self._process.kill()
+        self._out.close()
+        threading.Thread(target=self._process.wait).start()
+
+    def _end_late(self) -> None:
+        self._is_late = True
+        self._process.kill()
 
 
 def _allowed(environment: Mapping[str, str]) -> int:

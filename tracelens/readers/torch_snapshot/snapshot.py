@@ -1,24 +1,22 @@
 """Cutting a snapshot into columns, in the child process.
 
-The tables handed over: `memory` (a part per device), `segments`, `blocks`, `annotations` and
-those of `stacks`. Facts: the allocator's settings, counts of what was set aside, and what the
-file had.
+The tables handed over, in this order: `segments`, `blocks`, `annotations`, `memory` (no piece of
+two devices) and those of `stacks`. Facts: the allocator's settings, counts of what was set aside,
+and what the file had.
 """
 
 from __future__ import annotations
 
-from array import array
-from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from tracelens.readers.torch_snapshot.columns import Rows, pool, remark, scalar, text
-from tracelens.readers.torch_snapshot.handed import Growing, mended
+from tracelens.readers.torch_snapshot.handed import mended, packed
 from tracelens.readers.torch_snapshot.stacks import Stacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from tracelens.readers.torch_snapshot.handed import Hand
+    from tracelens.readers.torch_snapshot.handed import Column, Hand
 
 MARKS: Final = ("segments", "device_traces")
 """A dictionary with one of these keys is a snapshot."""
@@ -35,7 +33,7 @@ _MOST_DEVICES: Final = 1024
 _MOST_SETTINGS: Final = 256
 _MOST_KEY: Final = 80
 _MOST_VALUE: Final = 4096
-_PART_ROWS: Final = 8192
+_PART_ROWS: Final = 4096
 _SAMPLE_EVERY: Final = 512
 
 
@@ -49,23 +47,23 @@ def cut(content: Mapping[str, Any], hand: Hand) -> dict[str, Any]:
         aside[table] = aside.get(table, 0) + found.aside
         return found
 
-    traces = _traces(content.get("device_traces"), aside)
-    other: set[str] = set()
-    for device, trace in enumerate(traces):
-        memory = Growing()
-        for some in _in_parts(trace):
-            entries = rows("memory", some)
-            hand.check(memory.rows + len(entries))
-            memory.add(len(entries), _memory(entries, device))
-            other |= _other_keys(entries)
-        if memory.rows:
-            hand.part("memory", memory.rows, memory.columns)
+    hand.begin("snapshot")
+    # What is small comes first: the parent is done with it before the history ends.
     segments = rows("segments", content.get("segments"))
     _segments(segments, hand)
     _blocks(segments, rows, hand)
     annotations = rows("annotations", content.get("external_annotations"))
     if len(annotations):
         _annotations(annotations, hand)
+    traces = _traces(content.get("device_traces"), aside)
+    other: set[str] = set()
+    for device, trace in enumerate(traces):
+        hand.flush()
+        for some in _in_parts(trace):
+            entries = rows("memory", some)
+            if len(entries):
+                hand.part("memory", len(entries), _memory(entries, device))
+                other |= _other_keys(entries)
     stacks.write(hand)
     return {
         "settings": _settings(content),
@@ -99,7 +97,7 @@ def _in_parts(trace: Any) -> Iterator[Any]:
         yield trace[first : first + _PART_ROWS]
 
 
-def _memory(entries: Rows, device: int) -> dict[str, array[int] | int]:
+def _memory(entries: Rows, device: int) -> dict[str, Column]:
     return {
         "device": device,
         "action": entries.labels("action", text),
@@ -140,13 +138,13 @@ def _segments(segments: Rows, hand: Hand) -> None:
 
 
 def _blocks(segments: Rows, rows: Callable[[str, Any], Rows], hand: Hand) -> None:
-    of = array("q")
+    of: list[int] = []
     items: list[dict[Any, Any]] = []
     for number, listed in enumerate(segments.values("blocks")):
         found = rows("blocks", listed).items
         hand.check(len(items) + len(found))
-        of.extend(repeat(number, len(found)))
-        items.extend(found)
+        of += [number] * len(found)
+        items += found
     if any("history" in block for block in items):
         items = [_with_history(block) for block in items]
     blocks = rows("blocks", items)
@@ -154,7 +152,7 @@ def _blocks(segments: Rows, rows: Callable[[str, Any], Rows], hand: Hand) -> Non
         "blocks",
         len(blocks),
         {
-            "segment_id": of,
+            "segment_id": packed(of),
             "address": blocks.addresses("address"),
             "size_bytes": blocks.integers("size"),
             "requested_bytes": blocks.integers("requested_size"),

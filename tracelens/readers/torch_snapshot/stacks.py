@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from array import array
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
-from tracelens.readers.torch_snapshot.handed import BAD, NULL
+from tracelens.readers.torch_snapshot.handed import BAD, NULL, packed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tracelens.readers.torch_snapshot.handed import Hand, Texts
+    from tracelens.readers.torch_snapshot.handed import Column, Hand, Texts
 
 _CANDIDATES: Final = 8
 _PLAIN: Final = (str, int, float, bool, type(None))
@@ -32,56 +32,52 @@ class Stacks:
         self._frames: dict[tuple[int, int, int], int] = {}
         self.damaged_frames = 0
 
-    def ids(self, lists: Sequence[Any]) -> array[int] | int:
+    def ids(self, lists: Sequence[Any]) -> Column:
         """Return the stack of each list of frames: NULL for an empty one or None.
 
         BAD for what is no list.
         """
-        distinct = {id(frames): frames for frames in lists if frames}
-        if not distinct:
+        filled = list(filter(None, lists))
+        if not filled:
             return NULL
-        stack = dict(zip(distinct, map(self._stack, distinct.values()), strict=True))
-        return array("q", [stack[id(frames)] if frames else NULL for frames in lists])
+        stacks: dict[int, int] = {}
+        for key, frames in dict(zip(map(id, filled), filled, strict=True)).items():
+            if type(frames) is not list and type(frames) is not tuple:
+                stacks[key] = BAD
+                continue
+            # Comparing a list with one that looks alike costs a quarter of hashing its 70 frames.
+            looks = (id(frames[0]), id(frames[len(frames) >> 1]), id(frames[-1]), len(frames))
+            for known, stack_id in self._alike.get(looks, ()):
+                if known == frames:
+                    stacks[key] = stack_id
+                    break
+            else:
+                stacks[key] = self._stack(frames, looks)
+        return packed([stacks[id(frames)] if frames else NULL for frames in lists])
 
     def write(self, hand: Hand) -> None:
         """Write the tables `frames`, `stack_lengths` and `stack_frames`."""
         frames = list(zip(*self._frames, strict=True)) or [(), (), ()]
-        columns = {
-            name: array("q", values)
+        columns: dict[str, Column] = {
+            name: packed(values)
             for name, values in zip(("function", "file", "line"), frames, strict=True)
         }
         hand.part("frames", len(self._frames), columns)
-        lengths = array("q", map(len, self._by_content))
-        hand.part("stack_lengths", len(lengths), {"length": lengths})
-        flat = array("q")
-        for stack in self._by_content:
-            flat.extend(stack)
-        hand.part("stack_frames", len(flat), {"frame_id": flat})
+        lengths = list(map(len, self._by_content))
+        hand.part("stack_lengths", len(lengths), {"length": packed(lengths)})
+        flat = list(chain.from_iterable(self._by_content))
+        hand.part("stack_frames", len(flat), {"frame_id": packed(flat)})
 
-    def _stack(self, frames: Any) -> int:
-        if type(frames) is not list and type(frames) is not tuple:
-            return BAD
-        # Comparing a list with one that looks alike costs a quarter of hashing its 70 frames.
-        size = len(frames)
-        looks = (id(frames[0]), id(frames[size >> 1]), id(frames[-1]), size)
-        alike = self._alike.get(looks)
-        if alike is None:
-            alike = self._alike[looks] = []
-        for known, stack_id in alike:
-            if known == frames:
-                return stack_id
-        stack_id = self._new(frames)
-        if len(alike) < _CANDIDATES and all(map(_is_flat, frames)):
-            alike.append((frames, stack_id))
-        return stack_id
-
-    def _new(self, frames: Sequence[Any]) -> int:
+    def _stack(self, frames: Sequence[Any], looks: tuple[int, ...]) -> int:
         identity = tuple(map(id, frames))
         stack_id = self._by_identity.get(identity)
         if stack_id is None:
             content = tuple(f for f in map(self._frame, frames) if f != BAD)
             stack_id = self._by_content.setdefault(content, len(self._by_content))
             self._by_identity[identity] = stack_id
+        alike = self._alike.setdefault(looks, [])
+        if len(alike) < _CANDIDATES and all(map(_is_flat, frames)):
+            alike.append((frames, stack_id))
         return stack_id
 
     def _frame(self, frame: Any) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from tracelens.readers.torch_snapshot import caveats
-from tracelens.readers.torch_snapshot.annotations import ranges
+from tracelens.readers.torch_snapshot.annotations import paired, ranges
 from tracelens.readers.torch_snapshot.handed import BAD
 from tracelens.readers.torch_snapshot.timeline import CATEGORIES
 from tracelens.trace.model import Source, Trace
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tracelens.trace.schema import Table
 
 SPILL_ROWS: Final = 4 << 20
-"""Histories of more events than this go through Parquet files, so that memory stays bounded."""
+"""So many events of longer histories go to a Parquet file each, so that memory stays bounded."""
 _PRODUCER: Final = "PyTorch"
 _NEED_A_BLOCK: Final = (
     "alloc", "free_requested", "free_completed", "free", "segment_alloc", "segment_free",
@@ -58,20 +58,17 @@ def snapshot(path: Path, handed: Handed) -> Trace:
 
     Its `memory` table is absent where no history was recorded.
     """
-    texts = pl.Series(handed.texts, dtype=pl.String)
     said = caveats.Said()
-    segments, kept = _segments(handed, texts, said)
-    tables = {
-        "segments": segments.lazy(),
-        "blocks": _blocks(handed, texts, kept, said).lazy(),
-        "stacks": _stacks(handed).lazy(),
-        "frames": _frames(handed, texts).lazy(),
-    }
+    segments, kept = _segments(handed, said)
+    tables = {"segments": segments.lazy(), "blocks": _blocks(handed, kept, said).lazy()}
+    annotations = paired(handed, said)
     history = caveats.History()
-    if handed.rows("memory"):
-        tables["memory"] = _memory(handed, texts, history, said)
-    found, names = ranges(handed, history.last_ns, said)
-    if found is not None:
+    if events := _memory(handed, history, said):
+        tables["memory"] = pl.concat(events)
+    tables |= {"frames": _frames(handed).lazy(), "stacks": _stacks(handed).lazy()}
+    found, names = None, list[str]()
+    if annotations is not None:
+        found, names = ranges(annotations[0], history.last_ns), annotations[1]
         tables["ranges"] = found.lazy()
     tables["names"] = pl.LazyFrame(
         {"name_id": range(len(names)), "name": names}, schema=dict(NAMES.schema())
@@ -79,20 +76,16 @@ def snapshot(path: Path, handed: Handed) -> Trace:
     tables["devices"] = _devices(history, segments, found).lazy()
     source = Source(path, "torch-snapshot", _PRODUCER, None, _facts(handed))
     noted = caveats.of_snapshot(handed, history, said, has_segments=bool(segments.height))
-    spilled = handed.rows("memory") > SPILL_ROWS
-    return Trace(source, tables, noted, (handed,) if spilled else ())
+    return Trace(source, tables, noted, (handed.scratch,))
 
 
 def timeline(path: Path, handed: Handed) -> Trace:
     """Return the trace of a profiler timeline: one counter per category, in bytes."""
     said = caveats.Said()
+    found = handed.whole(handed.kind)
+    made = _samples if handed.kind == "samples" else _changes
+    samples = COUNTERS.empty() if found is None else made(found, said)
     said.add("rows", handed.facts["aside"])
-    if handed.facts["timeline"] == "samples":
-        found = handed.whole("samples")
-        samples = COUNTERS.empty() if found is None else _samples(found, said)
-    else:
-        found = handed.whole("changes")
-        samples = COUNTERS.empty() if found is None else _changes(found, said)
     first_ns = samples["time_ns"].min()
     is_unix = isinstance(first_ns, int) and first_ns > _EPOCH_NS
     source = Source(
@@ -102,18 +95,21 @@ def timeline(path: Path, handed: Handed) -> Trace:
     return Trace(source, tables, caveats.of_timeline(said))
 
 
-def _memory(
-    handed: Handed, texts: pl.Series, history: caveats.History, said: caveats.Said
-) -> pl.LazyFrame:
-    """Return the events device by device in the file's order; many of them through files."""
-    pieces = (_entries(piece, texts, said) for piece in handed.parts("memory"))
-    if handed.rows("memory") <= SPILL_ROWS:
-        return pl.concat([history.noted(piece) for piece in pieces]).lazy()
-    files = []
-    for number, piece in enumerate(pieces):
-        files.append(handed.folder / f"memory-{number:06}.parquet")
-        history.noted(piece).write_parquet(files[-1], compression="lz4", statistics=False)
-    return pl.scan_parquet(files, glob=False)
+def _memory(handed: Handed, history: caveats.History, said: caveats.Said) -> list[pl.LazyFrame]:
+    """Return the events device by device in the file's order: one part, or several through files.
+
+    They are taken as the child hands them over, while it goes on.
+    """
+    parts: list[pl.LazyFrame] = []
+    held: list[pl.DataFrame] = []
+    for piece in handed.pieces("memory"):
+        held.append(history.noted(_entries(piece, _texts(handed), said)))
+        if sum(events.height for events in held) > SPILL_ROWS:
+            file = handed.scratch.path / f"memory-{len(parts):06}.parquet"
+            pl.concat(held).write_parquet(file, compression="lz4", statistics=False)
+            parts.append(pl.scan_parquet(file, glob=False))
+            held = []
+    return [*parts, pl.concat(held).lazy()] if held else parts
 
 
 def _entries(piece: pl.DataFrame, texts: pl.Series, said: caveats.Said) -> pl.DataFrame:
@@ -146,15 +142,14 @@ def _entries(piece: pl.DataFrame, texts: pl.Series, said: caveats.Said) -> pl.Da
     return _in_schema(MEMORY, kept, made)
 
 
-def _segments(
-    handed: Handed, texts: pl.Series, said: caveats.Said
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _segments(handed: Handed, said: caveats.Said) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the segments, and their place in the file with what their blocks need of them."""
     found = handed.whole("segments")
     if found is None or not found.height:
         return SEGMENTS.empty(), pl.DataFrame(
             schema={"segment_id": pl.Int64, "device": pl.Int64, "start": pl.Int64}
         )
+    texts = _texts(handed)
     listed = found.with_row_index("segment_id").with_columns(pl.col("segment_id").cast(pl.Int64))
     kept = listed.filter(_is_device(), _true("address").is_not_null(), _true("size_bytes") >= 0)
     said.add("segments", listed.height - kept.height)
@@ -173,9 +168,7 @@ def _segments(
     return _in_schema(SEGMENTS, kept, made), places
 
 
-def _blocks(
-    handed: Handed, texts: pl.Series, segments: pl.DataFrame, said: caveats.Said
-) -> pl.DataFrame:
+def _blocks(handed: Handed, segments: pl.DataFrame, said: caveats.Said) -> pl.DataFrame:
     """Return the blocks of segments that were kept.
 
     Up to PyTorch 2.0 blocks have no address: they follow one another from the segment's. Versions
@@ -184,6 +177,7 @@ def _blocks(
     found = handed.whole("blocks")
     if found is None or not found.height:
         return BLOCKS.empty()
+    texts = _texts(handed)
     of_segments = found.join(
         segments, on="segment_id", how="inner", validate="m:1", maintain_order="left"
     )
@@ -218,10 +212,11 @@ def _stacks(handed: Handed) -> pl.DataFrame:
     return _in_schema(STACKS, rows.hstack(frames), made)
 
 
-def _frames(handed: Handed, texts: pl.Series) -> pl.DataFrame:
+def _frames(handed: Handed) -> pl.DataFrame:
     found = handed.whole("frames")
     if found is None:
         return FRAMES.empty()
+    texts = _texts(handed)
     made = {
         "frame_id": pl.col("frame_id"),
         "function": _text("function", texts),
@@ -303,6 +298,11 @@ def _in_schema(table: Table, rows: pl.DataFrame, made: Mapping[str, pl.Expr]) ->
 def _true(column: str) -> pl.Expr:
     """Return the values that can be true, null for others."""
     return pl.when(pl.col(column) != BAD).then(pl.col(column))
+
+
+def _texts(handed: Handed) -> pl.Series:
+    """Return the texts that were handed over until now."""
+    return pl.Series(handed.texts, dtype=pl.String)
 
 
 def _text(column: str, texts: pl.Series) -> pl.Expr:

@@ -7,15 +7,15 @@ bytes are what the event adds to its category. Both become samples of counters.
 
 from __future__ import annotations
 
-from array import array
 from typing import TYPE_CHECKING, Any, Final
 
 from tracelens.readers.torch_snapshot.columns import integer, time
+from tracelens.readers.torch_snapshot.handed import packed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tracelens.readers.torch_snapshot.handed import Hand
+    from tracelens.readers.torch_snapshot.handed import Column, Hand
 
 CATEGORIES: Final = (
     "PARAMETER", "OPTIMIZER_STATE", "INPUT", "TEMPORARY", "ACTIVATION", "GRADIENT",
@@ -33,8 +33,10 @@ def is_timeline(content: Sequence[Any]) -> bool:
 def cut(content: Sequence[Any], hand: Hand) -> dict[str, Any]:
     """Hand the table `samples` or `changes` over and return the facts."""
     if _is_sampled(content):
-        return {"timeline": "samples", "aside": _samples(content[0], content[1], hand)}
-    return {"timeline": "changes", "aside": _changes(content, hand)}
+        hand.begin("samples")
+        return {"aside": _samples(content[0], content[1], hand)}
+    hand.begin("changes")
+    return {"aside": _changes(content, hand)}
 
 
 def _samples(times: Sequence[Any], sizes: Sequence[Any], hand: Hand) -> int:
@@ -45,10 +47,10 @@ def _samples(times: Sequence[Any], sizes: Sequence[Any], hand: Hand) -> int:
         if type(row) is list and len(row) == width
     ]
     for column in range(1, min(width, _MOST_CATEGORIES)):
-        columns: dict[str, array[int] | int] = {
-            "time_us": array("q", (time(at) for at, _ in rows)),
+        columns: dict[str, Column] = {
+            "time_us": packed([time(at) for at, _ in rows]),
             "category": column - 1,
-            "value": array("q", (integer(row[column]) for _, row in rows)),
+            "value": packed([integer(row[column]) for _, row in rows]),
         }
         hand.part("samples", len(rows), columns)
     return max(len(times), len(sizes)) - len(rows)
@@ -57,10 +59,10 @@ def _samples(times: Sequence[Any], sizes: Sequence[Any], hand: Hand) -> int:
 def _changes(content: Sequence[Any], hand: Hand) -> int:
     rows = [row for row in content if _is_row(row)]
     columns = {
-        "time_ns": array("q", (time(row[0]) for row in rows)),
-        "action": array("q", (integer(row[1]) for row in rows)),
-        "bytes": array("q", (integer(row[2]) for row in rows)),
-        "category": array("q", (integer(row[3]) for row in rows)),
+        "time_ns": packed([time(row[0]) for row in rows]),
+        "action": packed([integer(row[1]) for row in rows]),
+        "bytes": packed([integer(row[2]) for row in rows]),
+        "category": packed([integer(row[3]) for row in rows]),
     }
     hand.part("changes", len(rows), columns)
     return len(content) - len(rows)
