@@ -28,7 +28,8 @@ def module_classes(linked: Linked) -> pl.DataFrame:
     if found is None:
         return instances(linked)
     tree, numbers = found.tree.by_class()
-    costs = [dict.fromkeys((*COSTS, "instances"), 0) for _ in tree.places]
+    names = (*COSTS, "instances")
+    costs: list[dict[str, int]] = [dict.fromkeys(names, 0) for _ in tree.places]
     for number, own in zip(numbers, own_costs(linked, found), strict=True):
         costs[number]["instances"] += 1
         for name in COSTS:

@@ -77,7 +77,7 @@ def own_costs(linked: Linked, found: Modules) -> list[dict[str, int]]:
     if linked.spans is not None:
         made = window(made, "start_ns", linked.spans)
     cpu = made.group_by("module").agg(calls=pl.len().cast(pl.Int64), cpu_ns=took.sum())
-    costs = [dict.fromkeys(COSTS, 0) for _ in found.tree.places]
+    costs: list[dict[str, int]] = [dict.fromkeys(COSTS, 0) for _ in found.tree.places]
     for frame in (gpu, cpu, _memory(linked, found)):
         for row in frame.filter(pl.col("module").is_not_null()).iter_rows(named=True):
             costs[row.pop("module")].update(row)

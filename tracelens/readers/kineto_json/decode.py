@@ -206,11 +206,13 @@ def _event(text: Any) -> tuple[ExactEvent | None, bool]:
     except (msgspec.ValidationError, UnicodeDecodeError):
         return _odd_event(value(text)), False
     except _MALFORMED:
-        text = repair.mended(bytes(text))
+        mended = repair.mended(bytes(text))
+    if mended is None:
+        return None, False
     try:
-        return (None if text is None else _EXACT_EVENT.decode(text)), text is not None
+        return _EXACT_EVENT.decode(mended), True
     except _MALFORMED:
-        return _odd_event(value(text)), True
+        return _odd_event(value(mended)), True
 
 
 def _odd_event(said: Any) -> ExactEvent | None:
