@@ -1,8 +1,7 @@
-"""Folders that `tracelens export --to parquet` wrote: our tables as Parquet files."""
+"""From the Parquet files of an export to the tables of a trace, damage set aside."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from tracelens.errors import UnreadableError
-from tracelens.readers import Progress, Reader, no_progress
+from tracelens.readers import Progress, no_progress
+from tracelens.readers.parquet import LAYOUT, MANIFEST, MARK, checksum
 from tracelens.trace.model import Caveat, Source, Trace
 from tracelens.trace.nesting import nested
 from tracelens.trace.numbering import renumbered
@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-MANIFEST: Final = "trace.json"
-MARK: Final = "tracelens-parquet"
-LAYOUT: Final = 1
-"""Counts changes after which an older tracelens cannot read an export."""
-
-_HEAD_CHARS: Final = 4096
 _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     "gpu_ops": ("start_ns", "end_ns", "kind", "pid", "name_id"),
     "api": ("start_ns", "end_ns", "pid", "tid", "name_id"),
@@ -68,21 +62,6 @@ _WRITTEN: Final = "written"
 _NUMBERS: Final = {"was": pl.UInt32, "now": pl.UInt32}
 _LARGE: Final = ("memory", "counters", "stacks", "frames")
 """Tables that the cache does not keep."""
-
-
-def is_export(folder: Path) -> bool:
-    """Tell whether a folder has a manifest that says it is tracelens's."""
-    try:
-        with (folder / MANIFEST).open(encoding="utf-8", errors="replace") as file:
-            return f'"{MARK}"' in file.read(_HEAD_CHARS)
-    except OSError:
-        return False
-
-
-def checksum(file: Path) -> str:
-    """Return a hash of a file: damage inside of pages would give wrong numbers in silence."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read(path: Path, *, everything: bool = False, progress: Progress = no_progress) -> Trace:
@@ -333,11 +312,3 @@ def _caveats(manifest: Mapping[str, Any]) -> list[Caveat]:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def recognises(path: Path, _head: bytes) -> bool:
-    """Tell whether this is a folder with a manifest of ours."""
-    return path.is_dir() and is_export(path)
-
-
-READER = Reader(recognises, read, on_request)
