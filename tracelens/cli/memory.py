@@ -15,7 +15,7 @@ from tracelens.errors import NothingToShowError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tracelens.links.memory import Ask, Memory
+    from tracelens.links.memory import Memory
     from tracelens.render import Renderer
     from tracelens.trace.model import Trace
 
@@ -101,26 +101,24 @@ def memory(  # noqa: PLR0917 (click passes them by keyword)
     trace with profile_memory=True, an Nsight Systems export with --cuda-memory-usage=true, or a
     folder that holds one of these, with another recording of the same run beside it or not.
     """
-    from tracelens.links.memory import Ask
-    from tracelens.tables import build
-    from tracelens.tables.memory_report import MEMORY, defaults
-
     chosen: Renderer = registry.load("renderer", renderer)
-    names = _tables(tables, renderer)
-    ask = Ask(
-        device=device,
-        at=at,
-        group=group,
-        categories=_options.rules("--category", categories, "KV cache=cache"),
-        phase_rules=_options.rules("--phases", phase_rules),
-    )
+    _check(tables)
     for file in (output, figure):
         _files.check_free(file, [path], force=force)
     if figure is not None and figure.suffix not in _FIGURES:
         raise UsageError(f"--figure {figure}: its name must end in {', '.join(_FIGURES)}.")
-    found = [
-        _remember(*pair, ask, cache=not no_cache) for pair in _recordings(path, cache=not no_cache)
-    ]
+    rules = {
+        "categories": _options.rules("--category", categories, "KV cache=cache"),
+        "phase_rules": _options.rules("--phases", phase_rules),
+    }
+    recordings = _recordings(path, cache=not no_cache)
+    from tracelens.links.memory import Ask, remember
+    from tracelens.tables import build
+    from tracelens.tables.memory_report import MEMORY, defaults
+
+    names = _tables(tables, renderer)
+    ask = Ask(device=device, at=at, group=group, **rules)
+    found = [remember(trace, ask, beside) for trace, beside in recordings]
     reports = [build.report_on(one, names or defaults(one), MEMORY) for one in found]
     if tables and not {"all", "timeline"} & set(tables):
         reports = [replace(report, courses=()) for report in reports]
@@ -133,6 +131,16 @@ def memory(  # noqa: PLR0917 (click passes them by keyword)
     )
 
 
+def _check(asked: Sequence[str]) -> None:
+    """Raise UsageError if there is no such table, before anything is read."""
+    known = registry.entries("memory_table")
+    for name in asked:
+        if name != "all" and name.replace("-", "_") not in known:
+            from tracelens.tables import build
+
+            build.resolve(name, "memory_table")
+
+
 def _tables(asked: Sequence[str], renderer: str) -> tuple[str, ...]:
     from tracelens.tables import build
     from tracelens.tables.memory_report import MEMORY
@@ -142,23 +150,23 @@ def _tables(asked: Sequence[str], renderer: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(build.resolve(name, MEMORY.tables) for name in asked))
 
 
-def _remember(path: Path, beside: Path | None, ask: Ask, *, cache: bool) -> Memory:
-    """Return a recording made ready, with the ranges of one beside it, if there is one."""
-    from tracelens.links.memory import remember
-
-    other = None if beside is None else _opened(beside, cache=cache)
-    return remember(_opened(path, cache=cache), ask, other)
-
-
 def _opened(path: Path, *, cache: bool) -> Trace:
     from tracelens.readers.open import open_trace
 
     with _progress.shown(f"Reading {path.name}") as progress:
-        return open_trace(path, cache=cache, progress=progress)
+
+        def told(what: str, done: int, total: int) -> None:
+            # Now a process reads the snapshot: what comes after is imported meanwhile.
+            import tracelens.links.memory
+            import tracelens.tables.memory_report  # noqa: F401
+
+            progress(what, done, total)
+
+        return open_trace(path, cache=cache, progress=told)
 
 
-def _recordings(path: Path, *, cache: bool) -> list[tuple[Path, Path | None]]:
-    """Return the recordings to show, each with another of the same run, whose ranges may help.
+def _recordings(path: Path, *, cache: bool) -> list[tuple[Trace, Trace | None]]:
+    """Open the recordings to show, each with another of the same run, whose ranges may help.
 
     A folder's snapshots are shown, or else whatever else holds memory events. What else is there
     of the same name up to its first point, or alone beside a snapshot alone, is of the same run.
@@ -167,24 +175,22 @@ def _recordings(path: Path, *, cache: bool) -> list[tuple[Path, Path | None]]:
         NothingToShowError: no recording of the folder holds memory.
     """
     if _files.is_single(path):
-        return [(path, None)]
+        return [(_opened(path, cache=cache), None)]
     traces = {file: _opened(file, cache=cache) for file in _files.recordings([path])}
     snapshots = [file for file, trace in traces.items() if "blocks" in trace]
     rest = [file for file in traces if file not in snapshots]
+    if len(snapshots) == len(rest) == 1:
+        return [(traces[snapshots[0]], traces[rest[0]])]
     if snapshots:
-        pairs = [
-            (file, next((r for r in rest if _stem(r) == _stem(file)), None)) for file in snapshots
-        ]
-        if len(snapshots) == len(rest) == 1:
-            return [(snapshots[0], rest[0])]
-        return pairs
-    with_memory = [file for file in rest if "memory" in traces[file]]
+        beside = {_stem(file): traces[file] for file in reversed(rest)}
+        return [(traces[file], beside.get(_stem(file))) for file in snapshots]
+    with_memory = [trace for trace in traces.values() if "memory" in trace]
     if not with_memory:
         raise NothingToShowError(
             f"No recording in {path} holds memory. Take a snapshot with "
             "torch.cuda.memory._record_memory_history() and _dump_snapshot(FILE)."
         )
-    return [(file, None) for file in with_memory]
+    return [(trace, None) for trace in with_memory]
 
 
 def _stem(path: Path) -> str:

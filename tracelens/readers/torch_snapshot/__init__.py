@@ -65,8 +65,8 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
     _ = everything
     from tracelens.readers.torch_snapshot.process import Child
 
-    progress("snapshot", 0, 2)
     with Child(path) as child:
+        progress("snapshot", 0, 2)
         # Importing polars takes as long as a small snapshot: side by side.
         from tracelens.readers.torch_snapshot.handed import Handed
         from tracelens.readers.torch_snapshot.tables import snapshot, timeline
