@@ -65,7 +65,7 @@ def read(path: Path, *, everything: bool = False, progress: Progress = no_progre
         "gpu_ops": _filled(work.ops.drop("external_id")),
         "api": _filled(api),
         "ranges": _filled(ranges.table()),
-        "ops": _filled(ranges.ops()),
+        "ops": ranges.ops(),
         "launched_by": _filled(launchers),
         "collectives": work.collectives(),
         "memory": memory(events),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -47,8 +48,14 @@ class Ranges:
         """Return the `ranges` table."""
         return self._whole.select(list(RANGES.schema()))
 
-    def ops(self) -> pl.DataFrame:
-        """Return the `ops` table."""
+    def ops(self) -> pl.LazyFrame | None:
+        """Return the `ops` table, worked out when it is first collected; None without ops."""
+        if not (self._whole["kind"] == "op").any():
+            return None
+        return pl.defer(lambda: self._ops, schema=dict(OPS.schema()))
+
+    @cached_property
+    def _ops(self) -> pl.DataFrame:
         ops = self._whole.filter(pl.col("kind") == "op")
         forward = _forward(ops, self._flows)
         return ops.with_columns(forward=forward).select(list(OPS.schema()))
