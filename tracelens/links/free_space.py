@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tracelens.links.memory import Memory
 
 _ROUND_BYTES: Final = 512
+_WHOLE: Final = {"segment_alloc": 1, "segment_free": -1}
+_MAPPED: Final = {"segment_map": 1, "segment_unmap": -1}
 _SCHEMA: Final = {
     "segment": pl.Int64,
     "address": pl.Int64,
@@ -78,24 +82,29 @@ def _segments(memory: Memory, device: int, index: int | None) -> pl.DataFrame:
         .select("address", "size_bytes", "expandable")
         .collect()
     )
-    later = memory.of(device).filter(
-        pl.col("index") > (-1 if index is None else index),
-        pl.col("action").str.starts_with("segment_"),
+    later = (
+        memory.of(device)
+        .slice(0 if index is None else index + 1)
+        .filter(pl.col("action").is_in([*_WHOLE, *_MAPPED]))
+        .select("address", "size_bytes", pl.col("action").cast(pl.String))
     )
     grows = pl.col("expandable").fill_null(value=False)
     whole = _whole(at_end.filter(~grows), later)
     return pl.concat([whole, _mapped(at_end.filter(grows), later)]).sort("segment")
 
 
-def _whole(at_end: pl.DataFrame, later: pl.DataFrame) -> pl.DataFrame:
-    """Return segments that are taken and given back whole: each change is undone."""
-    change = {"segment_alloc": -1, "segment_free": 1}
-    undone = later.filter(pl.col("action").is_in(list(change))).select(
+def _undone(later: pl.DataFrame, changes: Mapping[str, int]) -> pl.DataFrame:
+    """Return what the events changed, the other way round."""
+    return later.filter(pl.col("action").is_in(list(changes))).select(
         "address",
         "size_bytes",
-        there=pl.col("action").replace_strict(change, return_dtype=pl.Int32),
+        there=-pl.col("action").replace_strict(changes, return_dtype=pl.Int32),
     )
-    there = pl.concat([at_end.select("address", "size_bytes", there=1), undone])
+
+
+def _whole(at_end: pl.DataFrame, later: pl.DataFrame) -> pl.DataFrame:
+    """Return segments that are taken and given back whole: each change is undone."""
+    there = pl.concat([at_end.select("address", "size_bytes", there=1), _undone(later, _WHOLE)])
     held = there.group_by("address", "size_bytes").agg(pl.col("there").sum())
     return held.filter(pl.col("there") > 0).select(
         segment="address", segment_end=pl.col("address") + pl.col("size_bytes")
@@ -104,13 +113,7 @@ def _whole(at_end: pl.DataFrame, later: pl.DataFrame) -> pl.DataFrame:
 
 def _mapped(at_end: pl.DataFrame, later: pl.DataFrame) -> pl.DataFrame:
     """Return the mapped parts of segments that grow, by counting over their addresses."""
-    change = {"segment_map": -1, "segment_unmap": 1}
-    undone = later.filter(pl.col("action").is_in(list(change))).select(
-        "address",
-        "size_bytes",
-        there=pl.col("action").replace_strict(change, return_dtype=pl.Int32),
-    )
-    parts = pl.concat([at_end.select("address", "size_bytes", there=1), undone])
+    parts = pl.concat([at_end.select("address", "size_bytes", there=1), _undone(later, _MAPPED)])
     begins = parts.select(place="address", by="there")
     ends = parts.select(place=pl.col("address") + pl.col("size_bytes"), by=-pl.col("there"))
     counted = (

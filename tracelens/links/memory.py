@@ -92,7 +92,10 @@ class Memory:
 
     def of(self, device: int) -> pl.DataFrame:
         """Return the events of one device, in order: row N is the event of index N."""
-        return self.events.filter(pl.col("device") == device)
+        first, end = (
+            int(self.events["device"].search_sorted(device, side)) for side in ("left", "right")
+        )
+        return self.events.slice(first, end - first)
 
     def live_at(self, device: int, index: int | None) -> pl.DataFrame:
         """Return the lives of a device that held memory after an event; None: before the first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -47,6 +48,13 @@ def defaults(memory: Memory) -> tuple[str, ...]:
     """Return what is shown when no table was named."""
     failed = (memory.events["action"] == "oom").any()
     return (*(("ooms",) if failed else ()), *DEFAULT)
+
+
+def _ahead(memory: Memory) -> None:
+    """Look for what stands out beside the rest: together they take half of the time."""
+    ahead = ThreadPoolExecutor(1)
+    ahead.submit(findings, memory)
+    ahead.shutdown(wait=False)
 
 
 def headline(memory: Memory) -> str:
@@ -241,6 +249,7 @@ MEMORY: Final[Topic[Memory]] = Topic(
     hints=hints,
     why_empty=why_empty,
     shown_as=shown_as,
+    prepare=_ahead,
     courses=courses,
 )
 """Where memory went: the tables of `tracelens memory`."""

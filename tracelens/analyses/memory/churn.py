@@ -30,9 +30,9 @@ def churn(memory: Memory) -> pl.DataFrame:
     key = ["device", "phase", "site"]
     events = memory.events.select(
         "time_ns",
-        made=(pl.col("action") == "alloc").cum_sum().over("device"),
-        grown=_segment_before("index").over("device").is_not_null(),
-        grown_bytes=_segment_before("size_bytes").over("device"),
+        made=(pl.col("action") == "alloc").cum_sum(),
+        grown=_segment_before("index").is_not_null(),
+        grown_bytes=_segment_before("size_bytes"),
     )
     lives = memory.lives.filter(pl.col("alloc_index").is_not_null())
     begun, ended = (events["made"].gather(lives[row]) for row in ("begun_row", "ended_row"))
@@ -43,6 +43,7 @@ def churn(memory: Memory) -> pl.DataFrame:
     facts = at_begin.select("grown", "grown_bytes").with_columns(
         life_ns=events["time_ns"].gather(kept["ended_row"]) - at_begin["time_ns"]
     )
+    sites = memory.stacks.lazy().select("stack_id", pl.col("site").cast(pl.Categorical))
     peaks = devices(memory).select("device", "peak_index")
     at_peak = (pl.col("alloc_index") <= pl.col("peak_index")) & (
         pl.col("completed_index").fill_null(_NEVER) > pl.col("peak_index")
@@ -50,7 +51,7 @@ def churn(memory: Memory) -> pl.DataFrame:
     return (
         kept.hstack(facts)
         .lazy()
-        .join(memory.stacks.lazy().select("stack_id", "site"), on="stack_id", how="left")
+        .join(sites, on="stack_id", how="left")
         .join(peaks.join(all_of, on="device").lazy(), on="device")
         .group_by(key)
         .agg(
@@ -62,6 +63,7 @@ def churn(memory: Memory) -> pl.DataFrame:
             segment_bytes=pl.col("grown_bytes").sum(),
             peak_bytes=pl.col("size_bytes").filter(at_peak).sum(),
         )
+        .with_columns(pl.col("site").cast(pl.String))
         .sort("allocations", "bytes", *key, descending=[True, True, False, False, False])
         .with_columns(pl.col("phase").cast(pl.String))
         .collect()
@@ -71,7 +73,7 @@ def churn(memory: Memory) -> pl.DataFrame:
 def _segment_before(column: str) -> pl.Expr:
     """Return the column of the event just before, where that took memory from the device."""
     taken = pl.col("action").is_in(["segment_alloc", "segment_map"])
-    return pl.when(taken).then(pl.col(column)).shift()
+    return pl.when(pl.col("index") > 0).then(pl.when(taken).then(pl.col(column)).shift())
 
 
 ANALYSIS = churn

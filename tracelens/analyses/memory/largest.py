@@ -24,13 +24,14 @@ def largest(memory: Memory) -> pl.DataFrame:
     found = (
         memory.lives.lazy()
         .filter(pl.col("alloc_index").is_not_null())
-        .select("device", "size_bytes", "stack_id", "phase", "alloc_index")
+        .group_by("device", "size_bytes", "stack_id", "phase")
+        .agg(count=pl.len().cast(pl.Int64), index=pl.col("alloc_index").min())
         .join(sites, on="stack_id", how="left")
         .group_by("device", "size_bytes", "site", "phase")
         .agg(
-            count=pl.len().cast(pl.Int64),
-            index=pl.col("alloc_index").min(),
-            stack_id=pl.col("stack_id").get(pl.col("alloc_index").arg_min()),
+            pl.col("count").sum(),
+            pl.col("index").min(),
+            stack_id=pl.col("stack_id").get(pl.col("index").arg_min()),
         )
         .sort("size_bytes", "device", "index", descending=[True, False, False])
         .collect()

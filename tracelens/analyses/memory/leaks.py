@@ -27,9 +27,11 @@ def leaks(memory: Memory) -> pl.DataFrame:
         NothingToShowError: the recording has fewer than two steps.
     """
     ends = (
-        memory.events.filter(pl.col("step").is_not_null())
+        memory.events.lazy()
+        .filter(pl.col("step").is_not_null())
         .group_by("device", "step")
         .agg(last=pl.col("index").max())
+        .collect()
     )
     if ends["step"].n_unique() < _LEAST:
         raise NothingToShowError("leaks show between steps, and fewer than two steps are known")

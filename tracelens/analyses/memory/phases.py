@@ -20,36 +20,44 @@ def phases(memory: Memory) -> pl.DataFrame:
     `reset_peak_memory_stats()`; `allocated_bytes` are all that it allocated, freed or not.
     """
     key = ["device", "step", "phase"]
-    active = pl.col("active_bytes")
     begins = pl.any_horizontal(pl.col(k).ne_missing(pl.col(k).shift()) for k in key)
-    first = pl.col("index") == 0
-    starts = memory.devices.select("device", baseline="baseline_active_bytes")
-    found = active.shift()
-    if memory.devices.height:
-        baseline = pl.col("device").replace_strict(
-            starts["device"], starts["baseline"], return_dtype=pl.Int64, default=None
-        )
-        found = pl.when(first).then(baseline).otherwise(found)
     alloc = pl.col("action") == "alloc"
-    return (
+    baseline = memory.devices.lazy().select("device", baseline="baseline_active_bytes")
+    # Runs of events of one phase are few: a million events are grouped by one number alone.
+    runs = (
         memory.events.lazy()
         .select(
             *key,
             "index",
             "reserved_bytes",
             "active_bytes",
+            found=pl.col("active_bytes").shift(),
             alloc=alloc,
             allocated=pl.when(alloc).then("size_bytes"),
-            reached=pl.when(begins).then(pl.max_horizontal(active, found)).otherwise(active),
+            run=begins.cum_sum().set_sorted(),
         )
-        .group_by(key, maintain_order=True)
+        .group_by("run", maintain_order=True)
         .agg(
-            peak_active_bytes=pl.col("reached").max(),
+            pl.col(*key, "found").first(),
+            peak_active_bytes=pl.col("active_bytes").max(),
             end_active_bytes=pl.col("active_bytes").last(),
             peak_reserved_bytes=pl.col("reserved_bytes").max(),
             allocations=pl.col("alloc").sum().cast(pl.Int64),
             allocated_bytes=pl.col("allocated").sum(),
             first_index=pl.col("index").first(),
+        )
+    )
+    found = pl.when(pl.col("first_index") == 0).then("baseline").otherwise("found")
+    return (
+        runs.join(baseline, on="device", how="left", maintain_order="left")
+        .group_by(key, maintain_order=True)
+        .agg(
+            peak_active_bytes=pl.max_horizontal("peak_active_bytes", found).max(),
+            end_active_bytes=pl.col("end_active_bytes").last(),
+            peak_reserved_bytes=pl.col("peak_reserved_bytes").max(),
+            allocations=pl.col("allocations").sum(),
+            allocated_bytes=pl.col("allocated_bytes").sum(),
+            first_index=pl.col("first_index").first(),
         )
         .with_columns(pl.col("phase").cast(pl.String))
         .collect()

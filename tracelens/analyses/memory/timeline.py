@@ -34,7 +34,7 @@ def timeline(memory: Memory) -> pl.DataFrame:
         parts += [pl.DataFrame([before], schema=schema), _kept(events).select(_COLUMNS)]
     columns = {**{n: memory.events.schema[n] for n in _COLUMNS}}
     return pl.concat([pl.DataFrame(schema=columns), *parts]).with_columns(
-        pl.col("phase").cast(pl.String)
+        pl.col("phase", "action").cast(pl.String)
     )
 
 

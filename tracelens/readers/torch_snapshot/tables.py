@@ -6,7 +6,6 @@ neither blocks nor addresses, so that it cannot be a `memory` table.
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -28,7 +27,7 @@ from tracelens.trace.schema import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from tracelens.readers.torch_snapshot.handed import Handed
@@ -47,6 +46,8 @@ _ODDITIES: Final = {
     "metadata": "remarks",
 }  # fmt: skip
 """Columns of which a value that cannot be true is set aside by itself, and what it is called."""
+_WORDS: Final = ("action", "pool", "context", "metadata")
+"""Columns of events that are texts."""
 _MOST_NS: Final = 2**62
 _MOST_DEVICE: Final = 2**31 - 1
 _EPOCH_NS: Final = 10**18
@@ -101,20 +102,22 @@ def _memory(handed: Handed, history: caveats.History, said: caveats.Said) -> lis
     They are taken as the child hands them over, while it goes on.
     """
     parts: list[pl.LazyFrame] = []
-    held: list[pl.DataFrame] = []
+    held: pl.DataFrame | None = None
     for piece in handed.pieces("memory"):
-        held.append(history.noted(_entries(piece, _texts(handed), said)))
-        if sum(events.height for events in held) > SPILL_ROWS:
+        events = history.noted(_entries(piece, handed.texts, said))
+        # Not a chunk per piece: looking up rows takes three times as long in chunks.
+        held = events if held is None else held.extend(events)
+        if held.height > SPILL_ROWS:
             file = handed.scratch.path / f"memory-{len(parts):06}.parquet"
-            pl.concat(held).write_parquet(file, compression="lz4", statistics=False)
+            _events(held, handed).write_parquet(file, compression="lz4", statistics=False)
             parts.append(pl.scan_parquet(file, glob=False))
-            held = []
-    return [*parts, pl.concat(held).lazy()] if held else parts
+            held = None
+    return parts if held is None else [*parts, _events(held, handed).lazy()]
 
 
-def _entries(piece: pl.DataFrame, texts: pl.Series, said: caveats.Said) -> pl.DataFrame:
-    """Return what of one device's trace can be true, in its order."""
-    of_block = _text("action", texts).is_in(_NEED_A_BLOCK)
+def _entries(piece: pl.DataFrame, texts: Sequence[str], said: caveats.Said) -> pl.DataFrame:
+    """Return what of one device's trace can be true, in its order; texts are still numbers."""
+    of_block = pl.col("action").is_in([n for n, text in enumerate(texts) if text in _NEED_A_BLOCK])
     placed = _true("address").is_not_null() & (_true("size_bytes") >= 0).fill_null(value=False)
     sound = _true("action").is_not_null() & (placed | ~of_block)
     kept = piece.filter(sound)
@@ -124,22 +127,28 @@ def _entries(piece: pl.DataFrame, texts: pl.Series, said: caveats.Said) -> pl.Da
     for column, what in _ODDITIES.items():
         said.add(what, int(kept.select((pl.col(column) == BAD).sum()).item()))
     size = _true("size_bytes")
-    made = {
-        "time_ns": time_ns,
-        "device": pl.col("device"),
-        "pid": pl.lit(0),
-        "action": _text("action", texts),
-        "address": _true("address"),
-        "size_bytes": pl.when(size >= 0).then(size),
-        "stream": _true("stream"),
-        "stack_id": _true("stack_id"),
-        "memory_kind": pl.lit("device"),
-        "free_bytes": _true("free_bytes"),
-        "pool": _text("pool", texts),
-        "context": _text("context", texts),
-        "metadata": _text("metadata", texts),
+    return kept.select(
+        pl.col("device").cast(pl.Int32),
+        _true("address"),
+        _true("stream"),
+        _true("stack_id").cast(pl.UInt32, strict=False),
+        _true("free_bytes"),
+        *(_true(column).cast(pl.UInt32) for column in _WORDS),
+        time_ns=time_ns,
+        size_bytes=pl.when(size >= 0).then(size),
+    )
+
+
+def _events(entries: pl.DataFrame, handed: Handed) -> pl.DataFrame:
+    """Return the `memory` table of entries, with texts in place of their numbers."""
+    texts = _texts(handed)
+    made = {name: pl.col(name) for name in entries.columns if name not in _WORDS}
+    made |= {
+        word: _looked_up(texts, pl.col(word))
+        for word in _WORDS
+        if entries[word].null_count() < entries.height
     }
-    return _in_schema(MEMORY, kept, made)
+    return _in_schema(MEMORY, entries, {**made, "pid": pl.lit(0), "memory_kind": pl.lit("device")})
 
 
 def _segments(handed: Handed, said: caveats.Said) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -306,12 +315,11 @@ def _texts(handed: Handed) -> pl.Series:
 
 
 def _text(column: str, texts: pl.Series) -> pl.Expr:
-    look_up = functools.partial(_looked_up, texts)
-    return _true(column).map_batches(look_up, return_dtype=pl.String)
+    return _looked_up(texts, _true(column).cast(pl.UInt32))
 
 
-def _looked_up(texts: pl.Series, ids: pl.Series) -> pl.Series:
-    return texts.gather(ids.cast(pl.UInt32))
+def _looked_up(texts: pl.Series, numbers: pl.Expr) -> pl.Expr:
+    return numbers.map_batches(texts.gather, return_dtype=pl.String)
 
 
 def _is_device() -> pl.Expr:
