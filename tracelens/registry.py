@@ -13,6 +13,7 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +22,9 @@ from tracelens.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+_FIRST_LINE: Final = re.compile(r'"""(\w[^\\\n]*?)(?:"""|\n)')
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def entries(kind: str) -> Mapping[str, Entry]:
     """Return every thing of a kind, by name, built-in first, then by entry point."""
     room = ROOMS[kind]
     found = {e.name: e for e in _built_in(room)}
-    for point in importlib.metadata.entry_points(group=f"tracelens.{kind}"):
+    for point in _entry_points().select(group=f"tracelens.{kind}"):
         source = point.dist.name if point.dist else "another distribution"
         module, _, constant = point.value.partition(":")
         found.setdefault(
@@ -96,6 +100,12 @@ def unknown(kind: str, name: str, known: Mapping[str, object]) -> str:
     return f"There is no {kind} named {name!r}. {hint}"
 
 
+@functools.cache
+def _entry_points() -> Any:
+    """Look at the distributions once: each time takes 2 ms."""
+    return importlib.metadata.entry_points()
+
+
 def _built_in(room: Room) -> list[Entry]:
     spec = importlib.util.find_spec(room.package)
     if spec is None or not spec.submodule_search_locations:
@@ -111,5 +121,11 @@ def _entry(room: Room, file: Path, folder: Path) -> Entry | None:
     text = file.read_text(encoding="utf-8")
     if stem == "__init__" or f"\n{room.constant}" not in text:
         return None
-    doc = ast.get_docstring(ast.parse(text)) or ""
-    return Entry(stem, f"{room.package}.{stem}", doc.partition("\n")[0], room.constant)
+    return Entry(stem, f"{room.package}.{stem}", _summary(text), room.constant)
+
+
+def _summary(text: str) -> str:
+    """Return the first line of a file's docstring; parsing the file takes 1 ms."""
+    if plain := _FIRST_LINE.match(text):
+        return plain[1]
+    return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]

@@ -83,7 +83,6 @@ def placed(
         "time_ns",
         lane=pl.coalesce("tid", "device"),
         code=pl.lit(None, _CODE),
-        ended=pl.lit(None, _CODE),
         how=pl.lit("none", _HOW),
     )
     named: set[int] = set()
@@ -93,7 +92,6 @@ def placed(
         found = _by_ranges(frame, clock.ranges, fits=not named)
         frame = frame.with_columns(
             code=pl.coalesce("code", found),
-            ended=pl.coalesce("ended", _ended(clock.ranges, events["time_ns"])),
             how=pl.when(pl.col("code").is_null() & found.is_not_null())
             .then(pl.lit(clock.how, _HOW))
             .otherwise("how"),
@@ -105,7 +103,7 @@ def placed(
             if numbers.null_count() < numbers.len():
                 step, marks = numbers, clock.steps
                 steps_by = clock.how if clock.how == "recording" else marks["source"][0]
-    frame = _by_stacks(frame, stacks, named, phases)
+    frame = _by_stacks(frame, stacks, named, phases, [clock.ranges for clock in clocks])
     if not steps_by:
         step = _cycles(frame, phases)
         steps_by = "stacks" if step.null_count() < step.len() else ""
@@ -176,7 +174,11 @@ def _by_steps(events: pl.DataFrame, found: pl.DataFrame) -> pl.Series:
 
 
 def _by_stacks(
-    frame: pl.DataFrame, stacks: pl.DataFrame, named: set[int], phases: Sequence[str]
+    frame: pl.DataFrame,
+    stacks: pl.DataFrame,
+    named: set[int],
+    phases: Sequence[str],
+    ranges: Sequence[Sequence[PhaseRange]],
 ) -> pl.DataFrame:
     """Fill in phases that no range names from what the call stacks tell."""
     speaks = {p: i for i, p in enumerate(phases) if i not in named}
@@ -191,7 +193,9 @@ def _by_stacks(
     frame = _known(frame.with_columns(told["python"]), told["said"], "stacks")
     backward = phases.index("backward")
     if backward not in named:
-        frame = _known(frame, _without_frames(frame, phases), "inferred")
+        # Where the recording begins after a forward, the clock alone knows of it.
+        ended = [_ended(some, frame["time_ns"]) for some in ranges]
+        frame = _known(frame, _without_frames(frame, phases, ended), "inferred")
     backwards = [backward, phases.index(INFERRED)]
     return _known(frame, _between(frame, named, backwards), "inferred")
 
@@ -204,7 +208,9 @@ def _known(frame: pl.DataFrame, codes: pl.Series, how: str) -> pl.DataFrame:
     )
 
 
-def _without_frames(frame: pl.DataFrame, phases: Sequence[str]) -> pl.Series:
+def _without_frames(
+    frame: pl.DataFrame, phases: Sequence[str], ended: Sequence[pl.Series]
+) -> pl.Series:
     """Return the code of `backward (inferred)` where an allocation without frames follows forward.
 
     Where the recording has an optimizer, a forward must not come next: the allocation lies in it.
@@ -213,8 +219,7 @@ def _without_frames(frame: pl.DataFrame, phases: Sequence[str]) -> pl.Series:
         phases.index(p) for p in ("forward", "backward", "optimizer", INFERRED)
     )
     code = pl.col("code")
-    # Where the recording begins after a forward, the clock alone knows of it.
-    before = pl.coalesce(code.forward_fill().over("device"), "ended")
+    before = pl.coalesce(code.forward_fill().over("device"), *ended)
     after = code.backward_fill().over("device")
     has_optimizer = (code == optimizer).any().over("device")
     fits = (

@@ -422,6 +422,34 @@ def test_large_histories_go_through_files_in_the_same_order(
     assert found.equals(expected)
 
 
+def test_a_long_history_comes_in_pieces_that_fit_together(tmp_path: Path) -> None:
+    snapshot = training()
+    snapshot.device(1).alloc(1000)
+    content = snapshot.content()
+    once, other = content["device_traces"]
+    late = once[0] | {"user_metadata": "late", "stream": 7, "forward_frames": ["f"]}
+    failed = {k: v for k, v in once[0].items() if k != "addr"} | {"action": "oom", "device_free": 5}
+    content["device_traces"][0] = [*(once * (150_000 // len(once))), failed, late, *once]
+
+    events = table(read(content, tmp_path), "memory")
+
+    written = [*content["device_traces"][0], *other]
+    assert events["size_bytes"].to_list() == [e["size"] for e in written]
+    assert events["action"].to_list() == [e["action"] for e in written]
+    assert events["address"].to_list() == [e.get("addr") for e in written]
+    assert events["stream"].to_list() == [e["stream"] for e in written]
+    assert events["device"].value_counts().sort("device")["count"].to_list() == [
+        len(content["device_traces"][0]),
+        len(other),
+    ]
+    place = written.index(late)
+    assert events["metadata"].drop_nulls().to_list() == ["late"]
+    assert events["metadata"][place] == "late"
+    assert events["free_bytes"][place - 1] == 5
+    frames = stack(read(content, tmp_path), events["stack_id"][place])
+    assert [f["line"] for f in late["frames"]] == [line for _, _, line in frames]
+
+
 @pytest.mark.parametrize(
     ("torch", "has"),
     [

@@ -9,7 +9,7 @@ import json
 import math
 import struct
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,12 +45,14 @@ class Rows:
         """Return how many rows there are."""
         return len(self.items)
 
-    def values(self, key: str) -> Sequence[Any]:
-        """Return the values of a key, None where there is none; nothing if no row has one."""
-        if self._regular is not None:
-            return self._regular.get(key, ())
-        found = [item.get(key) for item in self.items]
-        return () if found.count(None) == len(found) else found
+    def values(self, key: str, missing: int | None = None) -> Sequence[Any]:
+        """Return the values of a key, ``missing`` for none; nothing at all if no row has one."""
+        if key in self._common:
+            return self._common[key]
+        if self._has_no_others:
+            return ()
+        found = [item.get(key, missing) for item in self.items]
+        return () if found.count(missing) == len(found) else found
 
     def integers(self, key: str) -> Column:
         """Return sizes and the like."""
@@ -86,19 +88,28 @@ class Rows:
         return self._stacks.ids(self.values(key))
 
     @cached_property
-    def _regular(self) -> Mapping[str, Sequence[Any]] | None:
-        """The values by key where all rows have the same keys, in one pass of C: 20 ns a value."""
-        first = self.items[0] if self.items else {}
-        if not 1 < len(first) <= _MOST_KEYS or set(map(len, self.items)) != {len(first)}:
-            return None
-        try:
-            columns = zip(*map(itemgetter(*first), self.items), strict=True)
-        except KeyError:
-            return None
-        return dict(zip(first, columns, strict=True))
+    def _common(self) -> Mapping[str, Sequence[Any]]:
+        """The values of the keys that all rows have, in one pass of C: 20 ns a value."""
+        keys = (
+            [key for key in islice(self.items[0], _MOST_KEYS) if type(key) is str]
+            if self.items
+            else []
+        )
+        while len(keys) > 1:
+            try:
+                columns = zip(*map(itemgetter(*keys), self.items), strict=True)
+            except KeyError as missing:
+                keys.remove(missing.args[0])
+            else:
+                return dict(zip(keys, columns, strict=True))
+        return {}
+
+    @cached_property
+    def _has_no_others(self) -> bool:
+        return set(map(len, self.items)) == {len(self._common)}
 
     def _numbers(self, key: str, read: Callable[[Any], int]) -> Column:
-        values = self.values(key)
+        values = self.values(key, NULL)
         if not values:
             return NULL
         try:
