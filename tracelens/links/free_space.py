@@ -41,31 +41,33 @@ def free_space(memory: Memory, device: int, index: int | None) -> pl.DataFrame |
     blocks = live.select("address", bytes=_rounded(pl.col("size_bytes")))
     if index == end or end < 0:
         blocks = _exact(memory, device)
-    placed = blocks.sort("address").join_asof(
-        segments, left_on="address", right_on="segment", strategy="backward"
+    reach = pl.min_horizontal(pl.col("address") + pl.col("bytes"), "segment_end")
+    inside = (
+        blocks.sort("address")
+        .join_asof(segments, left_on="address", right_on="segment", strategy="backward")
+        .filter(pl.col("address") < pl.col("segment_end"))
+        .with_columns(reached=pl.max_horizontal("segment", reach.cum_max().shift()))
     )
-    inside = placed.filter(pl.col("address") < pl.col("segment_end"))
-    edges = pl.concat(
-        [
-            segments.select("segment", place="segment", reach="segment"),
-            inside.select("segment", place="address", reach=pl.col("address") + pl.col("bytes")),
-            segments.select("segment", place="segment_end", reach="segment_end"),
-        ]
-    ).sort("segment", "place", "reach")
-    reached = pl.col("reach").cum_max().shift().over("segment")
-    return (
-        edges.with_columns(
-            address=reached,
-            bytes=pl.col("place") - reached,
-            split=pl.len().over("segment") > 2,
-        )
-        .filter(pl.col("bytes") > 0)
-        .select(list(_SCHEMA))
+    before = inside.select(
+        "segment",
+        address="reached",
+        bytes=pl.col("address") - pl.col("reached"),
+        split=pl.lit(value=True),
     )
+    after = segments.join(
+        inside.group_by("segment").agg(reached=reach.max()), on="segment", how="left"
+    ).select(
+        "segment",
+        address=pl.coalesce("reached", "segment"),
+        bytes=pl.col("segment_end") - pl.coalesce("reached", "segment"),
+        split=pl.col("reached").is_not_null(),
+    )
+    pieces = pl.concat([before, after]).filter(pl.col("bytes") > 0)
+    return pieces.sort("segment", "address").select(pl.col(n).cast(t) for n, t in _SCHEMA.items())
 
 
 def _rounded(size: pl.Expr) -> pl.Expr:
-    return (size.clip(1) + _ROUND_BYTES - 1) // _ROUND_BYTES * _ROUND_BYTES
+    return (size.clip(1) + _ROUND_BYTES - 1) & -_ROUND_BYTES
 
 
 def _exact(memory: Memory, device: int) -> pl.DataFrame:

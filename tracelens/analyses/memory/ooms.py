@@ -8,7 +8,6 @@ import polars as pl
 
 from tracelens.analyses import Analysis
 from tracelens.links.free_space import free_space
-from tracelens.links.moments import moment
 
 if TYPE_CHECKING:
     from tracelens.links.memory import Memory
@@ -50,7 +49,6 @@ def ooms(memory: Memory) -> pl.DataFrame:
     errors = memory.events.filter(pl.col("action") == "oom")
     rows = []
     for number, event in enumerate(errors.iter_rows(named=True)):
-        held = moment(memory, event["device"], "oom", event["index"])
         looked_at = number >= errors.height - _MOST
         gaps = free_space(memory, event["device"], event["index"]) if looked_at else None
         unused = None if gaps is None else int(gaps["bytes"].sum())
@@ -58,8 +56,6 @@ def ooms(memory: Memory) -> pl.DataFrame:
             {
                 **event,
                 "requested_bytes": event["size_bytes"],
-                "active_bytes": held.active_bytes,
-                "reserved_bytes": held.reserved_bytes,
                 "unused_bytes": unused,
                 "largest_free_bytes": None if gaps is None else gaps["bytes"].max() or 0,
                 "verdict": verdict(event["size_bytes"], event["free_bytes"], unused),
