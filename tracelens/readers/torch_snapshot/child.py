@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str]) -> None:
             of CPU time it may take.
     """
     path, folder = Path(arguments[0]), Path(arguments[1])
+    # Python looks for Ctrl-C between two lines of its own, and there is none while it loads.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     limited = _limit(int(arguments[2]), int(arguments[3]))
     # Nothing here is in cycles, and looking for them takes longer than loading.
     gc.disable()
