@@ -298,6 +298,8 @@ class _Cluster:
 
     def _check(self, client: Any) -> None:
         """Refuse workers that have no tracelens, or another one."""
+        with suppress(TimeoutError):  # they may be starting; without any it is given up later
+            client.wait_for_workers(1, timeout=min(_CONNECT_S, _WORKERS_S))
         try:
             said = client.run(version)
         except Exception as error:
