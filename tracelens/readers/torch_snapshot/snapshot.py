@@ -33,7 +33,7 @@ _MOST_DEVICES: Final = 1024
 _MOST_SETTINGS: Final = 256
 _MOST_KEY: Final = 80
 _MOST_VALUE: Final = 4096
-_PART_ROWS: Final = 4096
+_PART_ROWS: Final = 2048
 _SAMPLE_EVERY: Final = 512
 
 
