@@ -174,9 +174,9 @@ def pool(value: Any) -> str | int:
 
 
 def integer(value: Any) -> int:
-    """Return an integer that fits 64 bits."""
-    if type(value) is int:
-        return value if -_WIDEST <= value < _WIDEST else BAD
+    """Return an integer that fits 64 bits, or a truth as 0 or 1."""
+    if type(value) is int or type(value) is bool:
+        return int(value) if -_WIDEST <= value < _WIDEST else BAD
     if type(value) is float:
         return int(value) if value.is_integer() and abs(value) < _WIDEST else BAD
     return NULL if value is None else BAD
