@@ -18,6 +18,8 @@ LIMITED: Final = "process limit"
 UNKNOWN: Final = "cannot tell"
 _MOST: Final = 100
 """Of so many errors, the last, free pieces are looked for: a program may try again and again."""
+_MOST_BLOCKS: Final = 10_000_000
+"""Fewer errors are looked at where each means looking at many blocks: 30 of 340,000 blocks."""
 
 _SCHEMA: Final = {
     "device": pl.Int32,
@@ -47,10 +49,11 @@ def ooms(memory: Memory) -> pl.DataFrame:
     """
     sites = dict(memory.stacks.select("stack_id", "site").iter_rows())
     errors = memory.events.filter(pl.col("action") == "oom")
+    looked_at = max(1, min(_MOST, _MOST_BLOCKS // max(1, memory.lives.height)))
     rows = []
     for number, event in enumerate(errors.iter_rows(named=True)):
-        looked_at = number >= errors.height - _MOST
-        gaps = free_space(memory, event["device"], event["index"]) if looked_at else None
+        is_late = number >= errors.height - looked_at
+        gaps = free_space(memory, event["device"], event["index"]) if is_late else None
         unused = None if gaps is None else int(gaps["bytes"].sum())
         rows.append(
             {
