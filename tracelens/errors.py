@@ -3,7 +3,8 @@
 TracelensError
 ├── UsageError          2  the request itself is wrong
 ├── UnreadableError     3  the input cannot be read, or is not a trace
-└── NothingToShowError  4  the input was read, and what was asked for is not in it
+├── NothingToShowError  4  the input was read, and what was asked for is not in it
+└── CaptureError        4  nothing, or not all that was asked for, could be recorded
 """
 
 from __future__ import annotations
@@ -29,5 +30,11 @@ class UnreadableError(TracelensError):
 
 class NothingToShowError(TracelensError):
     """The input was read, but holds nothing of what was asked for."""
+
+    exit_status = 4
+
+
+class CaptureError(TracelensError):
+    """A program could not be recorded."""
 
     exit_status = 4

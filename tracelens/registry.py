@@ -44,6 +44,8 @@ ROOMS: Final[Mapping[str, Room]] = {
     "memory_table": Room("tracelens.tables.memory", "TABLE"),
     "renderer": Room("tracelens.render", "RENDERER"),
     "exporter": Room("tracelens.exports", "EXPORTER"),
+    "recorder": Room("tracelens.capture.recorders", "RECORDER"),
+    "workload": Room("tracelens_workloads", "WORKLOAD"),
 }
 
 

@@ -1,0 +1,1 @@
+"""Workloads that tracelens can record by name: one file = one workload."""
