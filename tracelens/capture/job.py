@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tracelens.capture.recorder import Made, Wanted
+from tracelens.capture.recorder import Made, Wanted  # noqa: TC001 (msgspec reads the annotations)
 
 JOB: Final = "TRACELENS_JOB"
 """Names the file with the job in the environment of a program that is recorded."""
