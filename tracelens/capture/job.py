@@ -91,6 +91,12 @@ def load(file: Path) -> Job:
     return msgspec.json.decode(file.read_bytes(), type=Job, dec_hook=_decoded)
 
 
+def forget(job: Job) -> None:
+    """Remove what the processes of an earlier pass with this recorder have answered."""
+    for file in _answers(job):
+        file.unlink()
+
+
 def answer(job: Job, outcome: Outcome) -> None:
     """Write what this process did; called again, it replaces what was said before."""
     rank = "" if outcome.rank is None else f".rank{outcome.rank}"
@@ -99,9 +105,14 @@ def answer(job: Job, outcome: Outcome) -> None:
 
 def outcomes(job: Job) -> list[Outcome]:
     """Return what the processes of a pass have answered, by rank."""
-    files = _folder(job.wanted.folder).glob(f"{job.recorder}*.outcome.json")
-    found = [msgspec.json.decode(file.read_bytes(), type=Outcome) for file in files]
+    found = [msgspec.json.decode(file.read_bytes(), type=Outcome) for file in _answers(job)]
     return sorted(found, key=lambda outcome: -1 if outcome.rank is None else outcome.rank)
+
+
+def _answers(job: Job) -> list[Path]:
+    folder = _folder(job.wanted.folder)
+    ranks = folder.glob(f"{job.recorder}.rank*.outcome.json")
+    return [*folder.glob(f"{job.recorder}.outcome.json"), *ranks]
 
 
 def _folder(run: Path) -> Path:

@@ -65,6 +65,14 @@ class Session:
     def stepped(self) -> None:
         """A recorded step has ended."""
 
+    def is_enough(self, steps_ns: Sequence[int]) -> bool:
+        """Return whether the recording may end, now that the wanted steps have been recorded.
+
+        Args:
+            steps_ns: wall-clock time of each recorded step.
+        """
+        return True
+
     def end(self) -> None:
         """The last recorded step has ended, and the device has done its work."""
 
@@ -77,6 +85,8 @@ class Recorder:
     """One way to record a program. Each is a pass and a process (tree) of its own."""
 
     name: str
+    listens: bool = True
+    """Whether it takes marks: then the program's steps, phases and layers are marked."""
     options: Mapping[str, str] = {}
     """Options that `--with NAME:OPTION,OPTION` may give, and what each does and costs."""
 
