@@ -1,0 +1,1 @@
+"""Language models that several workloads run: their shapes, costs, modules and steps."""

@@ -1,0 +1,145 @@
+"""Ways to compute attention: plain matrices, PyTorch's fused kernels, FlexAttention, or your own.
+
+Shapes: q is (batch, heads, queries, head_dim); k and v are (batch, kv_heads, keys, head_dim).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+import torch
+
+from tracelens.errors import UsageError
+from tracelens_workloads._torch import span
+
+Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, bool], torch.Tensor]
+"""`(q, k, v, causal) -> out`, out shaped like q; scores are divided by the root of head_dim."""
+
+
+def choose(name: str, kernel: str | None, device: str, dtype: torch.dtype) -> Attention:
+    """Return a way to compute attention, once it is known that the device can.
+
+    Args:
+        name: one of `IMPLEMENTATIONS`, or `kernel`.
+        kernel: `module:function`, where the name is `kernel`.
+        device: a torch device.
+        dtype: what q, k and v will be.
+
+    Raises:
+        UsageError: the device cannot compute it so, or there is no such kernel.
+    """
+    if name == "kernel":
+        return _imported(kernel or "")
+    on_gpu = device.startswith("cuda")
+    if name in ("sdpa-cudnn", "flex") and not on_gpu:
+        raise UsageError(f"--attention {name} needs an NVIDIA GPU; on the CPU use sdpa or naive.")
+    if name in ("sdpa-cudnn", "sdpa-flash") and on_gpu and dtype == torch.float32:
+        raise UsageError(
+            f"--attention {name} takes only bf16 and fp16 on a GPU; add --dtype bf16, or use sdpa."
+        )
+    if name == "sdpa-cudnn" and not hasattr(torch.nn.attention.SDPBackend, "CUDNN_ATTENTION"):
+        raise UsageError(f"--attention sdpa-cudnn needs torch 2.5; this is {torch.__version__}.")
+    if name == "flex" and not _has_flex():
+        raise UsageError(f"--attention flex needs torch 2.5; this is {torch.__version__}.")
+    return IMPLEMENTATIONS[name]
+
+
+def naive(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = True) -> torch.Tensor:
+    """Attention with its (batch, heads, queries, keys) scores in memory; masks, skips nothing."""
+    k, v = _for_every_head(q, k), _for_every_head(q, v)
+    with span("scores"):
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+        if causal:
+            scores = scores.masked_fill(_future(q.shape[-2], k.shape[-2], q.device), -math.inf)
+    with span("softmax"):
+        weights = torch.softmax(scores, dim=-1)
+    with span("output"):
+        return weights @ v
+
+
+def sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = True) -> torch.Tensor:
+    """PyTorch's `scaled_dot_product_attention`, by the kernel that it chooses itself."""
+    # torch 2.4 knows no groups, and needs to hear of them only where there are some.
+    grouped: dict[str, Any] = {} if q.shape[1] == k.shape[1] else {"enable_gqa": True}
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal, **grouped)
+
+
+def sdpa_flash(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = True
+) -> torch.Tensor:
+    """FlashAttention-2, as PyTorch brings it."""
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.FLASH_ATTENTION):
+        return sdpa(q, k, v, causal)
+
+
+def sdpa_cudnn(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = True
+) -> torch.Tensor:
+    """Fused attention of cuDNN."""
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.CUDNN_ATTENTION):
+        return sdpa(q, k, v, causal)
+
+
+def flex(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = True) -> torch.Tensor:
+    """FlexAttention: a kernel compiled for its mask, which skips the blocks above the diagonal."""
+    mask = _block_mask(q.shape[-2], k.shape[-2], q.device) if causal else None
+    grouped = q.shape[1] != k.shape[1]
+    return _compiled_flex()(q, k, v, block_mask=mask, enable_gqa=grouped)
+
+
+IMPLEMENTATIONS: Final[dict[str, Attention]] = {
+    "naive": naive,
+    "sdpa": sdpa,
+    "sdpa-flash": sdpa_flash,
+    "sdpa-cudnn": sdpa_cudnn,
+    "flex": flex,
+}
+
+
+def _for_every_head(q: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
+    shared_by = q.shape[1] // kv.shape[1]
+    return kv if shared_by == 1 else kv.repeat_interleave(shared_by, dim=1)
+
+
+def _future(queries: int, keys: int, device: torch.device) -> torch.Tensor:
+    """Return where a key comes after its query: (queries, keys)."""
+    query = torch.arange(queries, device=device)[:, None]
+    return torch.arange(keys, device=device)[None, :] > query
+
+
+def _has_flex() -> bool:
+    return importlib.util.find_spec("torch.nn.attention.flex_attention") is not None
+
+
+@functools.cache
+def _compiled_flex() -> Callable[..., torch.Tensor]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=False)
+
+
+@functools.cache
+def _block_mask(queries: int, keys: int, device: torch.device) -> Any:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def past(_batch: Any, _head: Any, query: Any, key: Any) -> Any:
+        return query >= key
+
+    return create_block_mask(past, None, None, queries, keys, device=str(device))
+
+
+def _imported(path: str) -> Attention:
+    module, _, name = path.partition(":")
+    try:
+        kernel = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise UsageError(f"--kernel {path}: {error}. Is its folder on PYTHONPATH?") from error
+    except (AttributeError, ValueError) as error:
+        raise UsageError(f"--kernel {path}: module {module!r} has no {name!r}.") from error
+    if not callable(kernel):
+        raise UsageError(f"--kernel {path} is no function of (q, k, v, causal).")
+    return kernel  # type: ignore[no-any-return]  # whatever the user's module holds
