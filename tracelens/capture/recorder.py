@@ -30,6 +30,11 @@ class Wanted:
     processes: int | None = 1
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def is_on(self, option: str, *, default: bool = False) -> bool:
+        """Return whether an option is switched on, as by `option` or `option=on`."""
+        value = self.options.get(option, default)
+        return value not in (False, None, "off", "no", "false", "0")
+
 
 @dataclass(frozen=True)
 class Made:
