@@ -162,19 +162,32 @@ def find(name: str) -> tuple[type[Workload], Mapping[str, Any]]:
     Raises:
         UsageError: there is none; the message names the nearest.
     """
+    stem, preset = split(name)
+    workload: type[Workload] = registry.load("workload", stem)
+    if not preset:
+        return workload, {}
+    presets = {key.replace("_", "-"): key for key in workload.presets}
+    if (key := presets.get(preset)) is None:
+        base = stem.replace("_", "-")
+        full = [base, *(f"{base}-{known}" for known in presets)]
+        raise UsageError(registry.unknown("workload", name, dict.fromkeys(full)))
+    return workload, workload.presets[key]
+
+
+def split(name: str) -> tuple[str, str]:
+    """Return a workload's name in its room, and what stands behind it: its preset, or nothing.
+
+    Raises:
+        UsageError: no workload's name begins so.
+    """
     known = registry.entries("workload")
-    stem = name.lower().replace("-", "_")
-    if stem in known:
-        return known[stem].load(), {}
-    for base in sorted(known, key=len, reverse=True):
-        if stem.startswith(f"{base}_"):
-            workload: type[Workload] = known[base].load()
-            preset = name[len(base) + 1 :].lower()
-            presets = {key.replace("_", "-"): key for key in workload.presets}
-            if (key := presets.get(preset.replace("_", "-"))) is not None:
-                return workload, workload.presets[key]
-            full = {f"{base.replace('_', '-')}-{key}": key for key in presets}
-            raise UsageError(registry.unknown("workload", name, {**full, base: base}))
+    typed = name.lower().replace("_", "-")
+    for stem in sorted(known, key=len, reverse=True):
+        base = stem.replace("_", "-")
+        if typed == base:
+            return stem, ""
+        if typed.startswith(f"{base}-"):
+            return stem, typed[len(base) + 1 :]
     raise UsageError(registry.unknown("workload", name, dict.fromkeys(all_names())))
 
 

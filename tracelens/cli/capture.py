@@ -211,7 +211,7 @@ def _request(
     typed = {o.name: given[o.name] for o in options if given.get(o.name) is not None}
     made = workload.make(kind, {**values, **typed})
     name = given["workload"].lower().replace("_", "-")
-    return Request(name, made, kind.__module__.rpartition(".")[2], **common)
+    return Request(name, made, workload.split(name)[0], **common)
 
 
 def _new_folder(request: Request, now: Any) -> Path:

@@ -1,16 +1,22 @@
-"""List what tracelens knows: commands, readers, tables, analyses, renderers and exporters."""
+"""List what tracelens knows: commands, workloads, recorders, readers, tables, exporters."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import click
 
 from tracelens import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _EPILOG = """
 \b
 Examples:
   tracelens list
   tracelens list tables
+  tracelens list workloads
 """
 _PLURALS = {
     kind: f"{kind.replace('_', ' ')}s".replace("analysiss", "analyses") for kind in registry.ROOMS
@@ -32,10 +38,18 @@ def list_things(kind: str | None) -> None:
     for number, one in enumerate(kinds):
         if len(kinds) > 1:
             click.echo(("\n" if number else "") + _PLURALS[one])
-        entries = registry.entries(one)
-        width = max(map(len, entries), default=0)
-        for name, entry in sorted(entries.items()):
-            click.echo(f"  {name:<{width}}  {entry.summary}")
+        for line in _lines(one):
+            click.echo(f"  {line}")
+
+
+def _lines(kind: str) -> Iterator[str]:
+    entries = registry.entries(kind)
+    width = max(map(len, entries), default=0)
+    for name, entry in sorted(entries.items()):
+        shown = name.replace("_", "-") if kind == "workload" else name
+        yield f"{shown:<{width}}  {entry.summary}"
+        if kind == "workload" and (presets := entry.load().presets):
+            yield f"{'':<{width}}  Presets: {', '.join(presets)}."
 
 
 def _kind(asked: str) -> str:
