@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
+from tracelens import tools
 from tracelens.__main__ import run
 from tracelens.cli import doctor
 
@@ -26,7 +27,7 @@ SMI = """0, NVIDIA H200, 143771, 570.124.06
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the root of a machine with nothing on PATH but what a shell script needs."""
     (tmp_path / "bin").mkdir()
-    monkeypatch.setattr(doctor, "_ROOT", tmp_path)
+    monkeypatch.setattr(tools, "ROOT", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     return tmp_path
 
@@ -147,7 +148,7 @@ def test_what_is_no_program_at_all_is_said(install: Install) -> None:
 def test_programs_that_hang_are_ended_together_with_what_they_started(
     install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(tools, "PATIENCE_S", 0.3)
     for name in ("nsys", "ncu", "nvidia-smi"):
         install(f"bin/{name}", "/bin/sleep 60 & /bin/sleep 60")
     before = time.monotonic()
@@ -202,7 +203,7 @@ def test_a_cache_that_cannot_be_written_is_told(
 
 
 def test_a_check_that_breaks_does_not_break_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_programs", lambda *_: 1 / 0)
+    monkeypatch.setattr(tools, "find", lambda *_: 1 / 0)
 
     checks = found()
 

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
 import re
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from tracelens import __version__
+from tracelens import __version__, tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
 _EPILOG = """
 \b
@@ -32,26 +28,6 @@ Examples:
   tracelens doctor
   tracelens doctor --format json | jq '.checks[] | select(.found | not)'
 """
-_PATIENCE_S: Final = 10.0
-_ROOT: Final = Path("/")
-_NSYS_PLACES: Final = (
-    "usr/local/cuda*/bin/nsys",
-    "opt/nvidia/nsight-systems/*/bin/nsys",
-    "opt/nvidia/nsight-systems/*/target-linux-*/nsys",
-    "opt/nvidia/nsight-systems-cli/*/bin/nsys",
-    "opt/nvidia/nsight-compute/*/host/target-linux-*/nsys",
-    "usr/local/cuda*/nsight-compute*/host/target-linux-*/nsys",
-)
-_NCU_PLACES: Final = (
-    "usr/local/cuda*/bin/ncu",
-    "opt/nvidia/nsight-compute/*/ncu",
-)
-_IMPORTER_PLACES: Final = (
-    "usr/lib/nsight-systems/host-linux-*/QdstrmImporter",
-    "usr/lib/*/nsight-systems/host-linux-*/QdstrmImporter",
-    "opt/nvidia/nsight-systems*/*/host-linux-*/QdstrmImporter",
-    "usr/local/cuda*/nsight-systems*/host-linux-*/QdstrmImporter",
-)
 _NSYS_LIMITS: Final = (
     (
         (2023, 1),
@@ -110,7 +86,7 @@ def _guarded(check: Callable[[], Iterable[Check]]) -> list[Check]:
         return list(check())
     except Exception as error:  # noqa: BLE001 (a report tells what it could not find out)
         name = check.__name__.strip("_")
-        return [Check(name, found=False, says=f"could not be looked at: {_plain(str(error))}")]
+        return [Check(name, found=False, says=f"could not be looked at: {tools.plain(str(error))}")]
 
 
 def _lines(checks: Sequence[Check]) -> list[str]:
@@ -162,24 +138,12 @@ def _torch() -> Iterable[Check]:
         says = "`tracelens capture` needs it to run workloads; reading recordings does not."
         yield Check("torch", found=False, says=says)
     else:
-        build = _torch_build(version)
+        build = tools.torch_cuda(version)
         built = f"built for CUDA {build}" if build else "a build without CUDA: it cannot use a GPU"
         yield Check("torch", found=True, says=built, version=version)
     triton = _distribution("triton")
     says = "compiles Triton kernels" if triton else "Triton kernels and torch.compile need it."
     yield Check("triton", triton is not None, says, triton)
-
-
-def _torch_build(version: str) -> str | None:
-    """Return the CUDA version that torch was built for, read without importing it."""
-    spec = importlib.util.find_spec("torch")
-    if spec and spec.origin:
-        with contextlib.suppress(OSError):
-            text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
-            if found := re.search(r"^cuda\b[^=\n]*=\s*(?:'([\d.]+)'|None)", text, re.MULTILINE):
-                return found[1]
-    local = re.search(r"\+cu(\d+)(\d)$", version)
-    return f"{local[1]}.{local[2]}" if local else None
 
 
 def _distribution(name: str) -> str | None:
@@ -193,83 +157,81 @@ def _distribution(name: str) -> str | None:
 
 
 def _nsys() -> Iterable[Check]:
-    found = _programs("nsys", _NSYS_PLACES)
+    found = tools.find("nsys")
     if not found:
         says = (
             "Recording needs it, and so do .nsys-rep files; exports (.sqlite, Parquet) can be read "
             "without. It is in the CUDA toolkit; Debian: apt install nsight-systems (non-free)."
         )
         yield Check("nsys", found=False, says=says)
-    for number, path in enumerate(found):
+    for number, nsys in enumerate(found):
         name = "nsys" if not number else "nsys, another"
-        answer = _answer(path, "--version")
-        version = re.search(r"\b(20\d\d)\.(\d+)[\d.]*", answer.text)
-        if answer.failure or not version:
-            yield Check(name, found=False, says=_broken(answer), path=path)
-            continue
-        yield Check(name, True, _nsys_says(version, path), version[0].rstrip("."), path)
+        if nsys.version:
+            yield Check(name, True, _nsys_says(nsys), nsys.version, nsys.path)
+        else:
+            yield Check(name, found=False, says=f"is there, but {nsys.broken}", path=nsys.path)
 
 
-def _nsys_says(version: re.Match[str], path: str) -> str:
-    year, release = int(version[1]), int(version[2])
-    says = f"exports reports up to nsys {year}.{release}"
-    limits = (limit for before, limit in _NSYS_LIMITS if (year, release) < before)
+def _nsys_says(nsys: tools.Tool) -> str:
+    says = f"exports reports up to nsys {nsys.release}"
+    limits = (limit for before, limit in _NSYS_LIMITS if nsys.number < before)
     if limit := next(limits, ""):
         says += f"; {limit}"
-    if "nsight-compute" in path:
-        says += "; a copy inside Nsight Compute, which cannot turn a recording into a report"
-    return says
+    if tools.imports_itself(nsys) or tools.importer_of(nsys):
+        return says
+    inside = (
+        "; a copy inside Nsight Compute, which" if "nsight-compute" in nsys.path else ", but it"
+    )
+    return f"{says}{inside} cannot turn a recording into a report"
 
 
 def _importer() -> Iterable[Check]:
-    found = [*_on_path("QdstrmImporter"), *_in_places(_IMPORTER_PLACES)]
-    path = found[0] if found else None
+    found = tools.find("QdstrmImporter")
+    path = found[0].path if found else None
     says = (
         "turns .qdstrm, what nsys leaves when it cannot finish, into a report: "
         "QdstrmImporter -i RUN.qdstrm -o RUN.nsys-rep"
         if path
         else "Without it a .qdstrm file stays one; it is in the host folder of Nsight Systems."
     )
-    yield Check("QdstrmImporter", path is not None, says, path=path)
+    yield Check("QdstrmImporter", path is not None, says, found[0].version if found else None, path)
 
 
 def _ncu() -> Iterable[Check]:
-    found = _programs("ncu", _NCU_PLACES)
+    found = tools.find("ncu")
     if not found:
         yield Check("ncu", found=False, says="Measuring inside kernels (Nsight Compute) needs it.")
-        return
-    answer = _answer(found[0], "--version")
-    version = re.search(r"\b20\d\d\.[\d.]*\d", answer.text)
-    if answer.failure or not version:
-        yield Check("ncu", found=False, says=_broken(answer), path=found[0])
+    elif found[0].version:
+        yield Check("ncu", True, "measures inside kernels", found[0].version, found[0].path)
     else:
-        yield Check("ncu", True, "measures inside kernels", version[0], found[0])
+        says = f"is there, but {found[0].broken}"
+        yield Check("ncu", found=False, says=says, path=found[0].path)
 
 
 def _gpus() -> Iterable[Check]:
-    found = _programs("nvidia-smi", ("usr/bin/nvidia-smi", "usr/lib/wsl/lib/nvidia-smi"))
+    found = tools.paths_of("nvidia-smi")
     if not found:
         says = "no nvidia-smi: recordings can be read here, but none made of a GPU."
         yield Check("GPU", found=False, says=says)
         return
-    answer = _answer(
-        found[0], f"--query-gpu={','.join(_SMI)}", "--format=csv,noheader,nounits"
-    )  # fmt: skip
+    query = f"--query-gpu={','.join(_SMI)}"
+    answer = tools.ask(found[0], query, "--format=csv,noheader,nounits")
     rows = [[cell.strip() for cell in line.split(",")] for line in answer.text.splitlines()]
     gpus = [row for row in rows if len(row) == len(_SMI) and row[0].isdigit()]
     if answer.failure or not gpus:
-        yield Check("GPU", found=False, says=_broken(answer), path=found[0])
+        yield Check("GPU", found=False, says=f"is there, but {answer.why}", path=found[0])
         return
     for index, name, memory, driver in gpus:
         size = f", {int(memory) / 1024:.0f} GiB" if memory.isdigit() else ""
-        yield Check(f"GPU {index}", True, f"{_plain(name)}{size}, driver {_plain(driver)}")
+        says = f"{tools.plain(name)}{size}, driver {tools.plain(driver)}"
+        yield Check(f"GPU {index}", found=True, says=says)
 
 
 # The system
 
 
 def _sampling() -> Iterable[Check]:
-    text = _text(_ROOT / "proc/sys/kernel/perf_event_paranoid")
+    text = tools.sampling_level()
     if text is None:
         yield Check("CPU sampling", found=False, says="perf_event_paranoid is not there to read")
         return
@@ -284,17 +246,11 @@ def _sampling() -> Iterable[Check]:
 
 
 def _counters() -> Iterable[Check]:
-    text = _text(_ROOT / "proc/driver/nvidia/params")
-    only = re.search(r"^RmProfilingAdminOnly: (\d)", text or "", re.MULTILINE)
-    if only is None:
+    allowed = tools.may_read_counters()
+    if allowed is None:
         return
-    allowed = only[1] == "0" or (hasattr(os, "geteuid") and os.geteuid() == 0)
-    says = (
-        "ncu and nsys --gpu-metrics may read the GPU's counters"
-        if allowed
-        else "ncu and nsys --gpu-metrics need root here (ERR_NVGPUCTRPERM); an administrator can "
-        "load the driver with NVreg_RestrictProfilingToAdminUsers=0"
-    )
+    who = "ncu and nsys --gpu-metrics"
+    says = f"{who} may read the GPU's counters" if allowed else f"{who} {tools.COUNTERS_CLOSED}"
     yield Check("GPU counters", allowed, says)
 
 
@@ -337,80 +293,6 @@ def _terminal() -> Iterable[Check]:
         else f"output goes to a file or program: {columns} columns, {encoding}, no progress bar"
     )
     yield Check("terminal", is_terminal, says, None if is_terminal else "none")
-
-
-# Finding and asking other programs
-
-
-@dataclass(frozen=True)
-class _Answer:
-    text: str
-    failure: str = ""
-
-
-def _programs(name: str, places: Sequence[str]) -> list[str]:
-    """Return the paths of a program, the one on PATH first, each once."""
-    paths = [*_on_path(name), *_in_places(places)]
-    return list({os.path.realpath(path): path for path in reversed(paths)}.values())[::-1]
-
-
-def _on_path(name: str) -> list[str]:
-    found = shutil.which(name)
-    return [found] if found else []
-
-
-def _in_places(places: Sequence[str]) -> list[str]:
-    found = [str(path) for place in places for path in sorted(_ROOT.glob(place), reverse=True)]
-    return [path for path in found if os.access(path, os.X_OK) and Path(path).is_file()]
-
-
-def _answer(*command: str) -> _Answer:
-    """Return what a program prints; one that does not answer is ended, with what it started."""
-    try:
-        process = subprocess.Popen(  # noqa: S603
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-    except OSError as error:
-        return _Answer("", f"it cannot be run: {error.strerror or error}")
-    with process:
-        try:
-            text, _ = process.communicate(timeout=_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            _end(process)
-            return _Answer("", f"it gave no answer in {_PATIENCE_S:g} s")
-    failed = f"it ended with status {process.returncode}" if process.returncode else ""
-    return _Answer(text[:100_000], failed)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    if hasattr(os, "killpg"):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
-
-
-def _broken(answer: _Answer) -> str:
-    """Return the sentence on a program that is there and did not say its version."""
-    said = next((line for line in answer.text.splitlines() if line.strip()), "")
-    why = answer.failure or "its answer was not understood"
-    return f"is there, but {why}{f': {_plain(said)}' if said else ''}"
-
-
-def _plain(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text).strip()[:160]
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None
 
 
 COMMAND = doctor
