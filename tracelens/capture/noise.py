@@ -129,9 +129,10 @@ def sentence(found: Statistics) -> str:
         f"90 % of them took {units.time(found.p5_ns)} to {units.time(found.p95_ns)}",
     ]
     if found.drifts and found.drift is not None:
-        how = "slower" if found.drift > 0 else "faster"
-        than = f"the second half was {_percent(abs(found.drift))} {how} than the first"
-        said.append(f"{than}, so that more warm-up may help")
+        change = _percent(abs(found.drift))
+        slower = f"{change} slower than the first, as on a GPU that grows hot"
+        faster = f"{change} faster than the first, so that more warm-up may help"
+        said.append(f"the second half was {slower if found.drift > 0 else faster}")
     if found.median_ns > 0 and found.max_ns > _OUTLIER * found.median_ns:
         said.append(f"the slowest took {found.max_ns / found.median_ns:.1f} times the median")
     return "; ".join(said)
