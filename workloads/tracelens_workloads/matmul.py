@@ -5,73 +5,64 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tracelens.errors import UsageError
-from tracelens.workload import DTYPES, Cost, Work, Workload, option
+from tracelens.workload import DTYPES, Cost, Work, option
+from tracelens_workloads._layers import Layer, repeats_option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from torch import Tensor
 
     from tracelens.workload import Program
 
 
 @dataclass(frozen=True, kw_only=True)
-class Matmul(Workload):
+class Matmul(Layer):
     """C[m, n] = A[m, k] · B[k, n], `repeats` times a step, on random numbers."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "square-4096": {"m": 4096, "n": 4096, "k": 4096},
         "square-8192": {"m": 8192, "n": 8192, "k": 8192},
     }
+    sizes: ClassVar[tuple[str, ...]] = ("batch", "m", "n", "k")
+    halved: ClassVar[tuple[str, ...]] = ("batch", "m", "n", "k")
 
     m: int = option(4096, "Rows of the result.")
     n: int = option(4096, "Columns of the result.")
     k: int = option(4096, "The dimension that is summed over.")
+    batch: int = option(1, "Independent products that one call does.")
+    layout: str = option(
+        "nn", "Which of A and B are stored as their transposes (t).", choices=("nn", "nt", "tn")
+    )
     dtype: str = option("bf16", "Format of the elements.", choices=DTYPES)
-    repeats: int = option(10, "Products in one step.")
-
-    def check(self) -> None:
-        """Raise UsageError unless every size is at least 1."""
-        if min(self.m, self.n, self.k, self.repeats) < 1:
-            raise UsageError("--m, --n, --k and --repeats are at least 1.")
+    repeats: int = repeats_option(10)
 
     def cost(self) -> Cost:
         """Count 2·m·n·k operations a product; A, B and C cross the memory bus once each."""
-        elements = self.m * self.k + self.k * self.n + self.m * self.n
-        size = DTYPES[self.dtype]
-        product = Work(
-            "matmul",
-            flops=2 * self.m * self.n * self.k * self.repeats,
-            bytes=elements * size * self.repeats,
-            dtype=self.dtype,
-        )
-        return Cost(
-            phases={"forward": (product,)},
-            memory={"operands": elements * size},
-            items=self.repeats,
-            unit="products",
-        )
+        elements = self.batch * (self.m * self.k + self.k * self.n + self.m * self.n)
+        size = elements * self.element_bytes
+        work = Work("matmul", 2 * self.batch * self.m * self.n * self.k, size, self.dtype)
+        return self.repeated([work], [], {"operands": size}, items=self.batch, unit="products")
 
     def program(self, device: str) -> Program:
-        """Allocate the operands."""
-        import tracelens
-        from tracelens_workloads._torch import number_format, random, synchronize
+        """Make the operands."""
+        import torch
+
+        from tracelens_workloads._program import LayerProgram
+        from tracelens_workloads._torch import number_format, random
 
         number_format(self.dtype, device)
-        a = random((self.m, self.k), self.dtype, device)
-        b = random((self.k, self.n), self.dtype, device)
-        c = a @ b
-        repeats = self.repeats
+        batch = (self.batch,) if self.batch > 1 else ()
 
-        class _Program:
-            def step(self) -> None:
-                import torch
+        def operand(rows: int, columns: int, *, transposed: bool) -> Tensor:
+            if transposed:
+                return random((*batch, columns, rows), self.dtype, device).mT
+            return random((*batch, rows, columns), self.dtype, device)
 
-                with tracelens.step():
-                    with tracelens.phase("forward"):
-                        for _ in range(repeats):
-                            torch.matmul(a, b, out=c)
-                    synchronize(device)
-
-        return _Program()
+        a = operand(self.m, self.k, transposed=self.layout[0] == "t")
+        b = operand(self.k, self.n, transposed=self.layout[1] == "t")
+        c = operand(self.m, self.n, transposed=False)
+        return LayerProgram(self, device, lambda a, b: torch.matmul(a, b, out=c), [a, b])
 
 
 WORKLOAD = Matmul
