@@ -7,6 +7,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from tracelens.marks import nvtx
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -68,8 +70,6 @@ _local = threading.local()
 
 
 def _push(name: str) -> Any:
-    import nvtx
-
     nvtx.push_range(name)
     torch = sys.modules.get("torch")
     if torch is None:
@@ -80,8 +80,6 @@ def _push(name: str) -> Any:
 
 
 def _pop(record: Any) -> None:
-    import nvtx
-
     if record is not None:
         record.__exit__(None, None, None)
     nvtx.pop_range()
