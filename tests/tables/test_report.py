@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TABLES = registry.names("table")
 OF_TORCH = (
+    "cpu_phases",
     "collectives", "memory_by_op", "memory_by_phase", "module_classes", "modules", "ops",
     "ops_by_shape",
 )  # fmt: skip

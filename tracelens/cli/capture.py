@@ -23,7 +23,7 @@ _EPILOG = """
 Examples:
   tracelens capture gpt2-xl --ctx 256
   tracelens capture gpt2-small --batch 8 --dtype bf16 --with timer --with torch:stacks,memory
-  tracelens capture softmax --help
+  tracelens capture attention --d 64 --seq 4096 --dtype bf16
   tracelens capture gpt2-xl --dry-run
   tracelens capture -- python train.py --epochs 1
   tracelens capture --with nsys -- torchrun --nproc-per-node 2 train.py

@@ -142,6 +142,22 @@ def assigned(
     return frame.with_columns(phase=phase).drop("code"), source
 
 
+def phase_at(trace: Trace, moments: pl.DataFrame, rules: Rules) -> pl.Series:
+    """Return the phase (null: none) that ranges name for moments of the CPU, in their order.
+
+    A moment is looked up as a launch is: on its own thread, then on any of its process.
+
+    Args:
+        trace: for its ranges.
+        moments: pid, tid and time_ns.
+        rules: what the ranges' names mean.
+    """
+    work = moments.select("pid", launch_tid="tid").with_row_index("op_id")
+    found = _by_ranges(trace, work, moments["time_ns"], phase_ranges(trace, rules))
+    phases = pl.Enum(rules.phases())
+    return found.select(phase=pl.col("code").cast(pl.UInt8).cat.to(phases))["phase"]
+
+
 def phase_ranges(trace: Trace, rules: Rules) -> list[PhaseRange]:
     """Return the ranges that name a phase; those of libraries only if there are no others."""
     ranges = trace.get("ranges")
@@ -231,7 +247,7 @@ def _in_process(
         .then(how("same_process"))
         .otherwise(how("none")),
     )
-    if (frame["how"] == "ambiguous").any():
+    if (frame["how"] == "ambiguous").any() and "api" in trace:
         frame = _decided(trace, frame, pid, timelines)
     return frame.select("op_id", "moment", "code", "how")
 

@@ -156,6 +156,7 @@ def defaults(linked: Linked) -> tuple[str, ...]:
     kinds = set(linked.ops["kind"].unique().cast(pl.String))
     have = {"copies": "copy" in kinds, "memsets": "memset" in kinds}
     have |= {table: table in linked.trace for table in ("ranges", "api")}
+    have = {"cpu_phases": "ops" in linked.trace, **have}
     return (*DEFAULT, *(table for table, there in have.items() if there))
 
 
