@@ -41,7 +41,7 @@ class LayerProgram:
         gradients: Sequence[Tensor] = (),
         phase: str = "forward",
     ) -> None:
-        self.module = forward if isinstance(forward, nn.Module) else None
+        self.model = forward if isinstance(forward, nn.Module) else None
         self._layer = layer
         self._device = device
         self._inputs = inputs
@@ -50,8 +50,8 @@ class LayerProgram:
         self._leaves = [x for x in inputs if x.is_floating_point()] if layer.trains else []
         for leaf in self._leaves:
             leaf.requires_grad_()
-        if self.module is not None:
-            self._leaves += self.module.parameters()
+        if self.model is not None:
+            self._leaves += self.model.parameters()
         self._forward: Callable[..., Any] = compiled(forward, layer.compile, device)
 
     def step(self) -> None:

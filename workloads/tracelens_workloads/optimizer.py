@@ -48,7 +48,7 @@ class Optimizer(Layer):
     momentum: float = option(0.0, "Momentum of SGD.")
     implementation: str = option(
         "foreach",
-        "One kernel for many tensors, one for all that is done to them, or none for either.",
+        "Lists of tensors per kernel, one fused kernel for all of it, or tensor by tensor.",
         choices=("foreach", "fused", "for-loop"),
     )
     dtype: str = option(
