@@ -31,6 +31,7 @@ class Work:
             once, and what one kernel could keep to itself is neither.
         dtype: the format it computes in, one of `DTYPES`: tells which ceiling holds.
         matmul: whether the operations are matrix products, which tensor cores can do.
+        wire_bytes: that one process sends to others; they go through memory too, see `bytes`.
     """
 
     part: str
@@ -38,6 +39,7 @@ class Work:
     bytes: int = 0
     dtype: str = "fp32"
     matmul: bool = True
+    wire_bytes: int = 0
 
 
 @dataclass(frozen=True)
