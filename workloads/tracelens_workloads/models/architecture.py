@@ -57,6 +57,17 @@ class Architecture:
         """Width of the keys, and of the values, of one token in one layer."""
         return self.kv_heads * self.head_dim
 
+    @property
+    def linear(self) -> dict[str, tuple[int, int, int]]:
+        """The dense layers: part -> (how many of them, width in, width out)."""
+        return {
+            "qkv": (self.layers, self.d_model, self.d_model + 2 * self.kv_dim),
+            "projection": (self.layers, self.d_model, self.d_model),
+            "mlp up": (self.layers, self.d_model, self.d_ff * (1 if self.mlp == "gelu" else 2)),
+            "mlp down": (self.layers, self.d_ff, self.d_model),
+            "head": (1, self.d_model, self.vocab),
+        }
+
     def check(self) -> None:
         """Raise UsageError where no such model can be built."""
         sizes = (self.layers, self.d_model, self.heads, self.kv_heads, self.d_ff, self.vocab)

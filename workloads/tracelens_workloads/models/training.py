@@ -10,7 +10,7 @@ import torch
 import tracelens
 from tracelens.errors import UsageError
 from tracelens_workloads._torch import compiled, number_format, synchronize
-from tracelens_workloads.models.transformer import build
+from tracelens_workloads.models.transformer import build, instrument
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -49,7 +49,7 @@ class Training:
         self.optimizer = make_optimizer(config, self.model) if config.mode == "train" else None
         self.loss: torch.Tensor | None = None
         if config.compile == "none":
-            _instrument(self.model)
+            instrument(self.model)
         self._model = compiled(self.model, config.compile, device)
         shape = (config.grad_accumulation, 2, config.batch, config.ctx)
         self._data = torch.randint(config.architecture.vocab, shape, device=device)
@@ -149,10 +149,3 @@ def make_optimizer(config: Gpt2, model: torch.nn.Module) -> torch.optim.Optimize
             f"torch {torch.__version__} has no fused {config.optimizer} for this device; "
             "take --optimizer-implementation foreach."
         ) from error
-
-
-def _instrument(model: torch.nn.Module) -> None:
-    """Mark layers in both directions."""
-    instrument = getattr(tracelens, "instrument", None)
-    if instrument is not None:
-        instrument(model)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+import tracelens
 from tracelens_workloads._torch import TORCH_DTYPES
 from tracelens_workloads.models.attention import choose
 
@@ -267,6 +268,13 @@ def allocate(model: Transformer, dtype: torch.dtype, device: str) -> Transformer
     model.tie()  # each had got a memory of its own
     model.reset()
     return model
+
+
+def instrument(model: nn.Module) -> None:
+    """Mark layers in both directions."""
+    mark = getattr(tracelens, "instrument", None)
+    if mark is not None:
+        mark(model)
 
 
 def rotate(x: torch.Tensor, rotation: Rotation) -> torch.Tensor:
