@@ -163,13 +163,15 @@ def write(snapshot: Any, file: Path) -> None:
     """Write a snapshot as torch itself does; until it is whole it has another name.
 
     Raises:
-        OSError: the disk is full, or may not be written to.
+        CaptureError: it cannot be written.
     """
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with beside.open("wb") as out:
             pickle.dump(snapshot, out, protocol=_PROTOCOL)
         beside.replace(file)
+    except OSError as error:
+        raise CaptureError(f"{file} could not be written: {error.strerror or error}.") from error
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +24,7 @@ SQLITE: Final = "run.sqlite"
 _GZIP_LEVEL: Final = 4
 """Half the time of zlib's usual 6, and a tenth more bytes."""
 _COPY_BYTES: Final = 4 << 20
+_TAIL_BYTES: Final = 64
 
 
 class Torch(Recorder):
@@ -167,31 +168,32 @@ def _profiler(wanted: Wanted) -> Any:
 
 
 def export(profiler: Any, file: Path) -> None:
-    """Write a profiler's trace, packed; until it is whole it has another name.
+    """Write a profiler's trace, packed, beside its place, and put it there once it is whole.
 
     Raises:
-        OSError: the disk is full, or may not be written to.
+        CaptureError: it cannot be written.
     """
-    plain, packed = (file.with_name(f".{file.name}.{os.getpid()}{end}") for end in (".json", ".gz"))
     try:
-        profiler.export_chrome_trace(str(plain))
-        _check_whole(plain)
-        with plain.open("rb") as whole, gzip.open(packed, "wb", _GZIP_LEVEL) as out:
-            shutil.copyfileobj(whole, out, _COPY_BYTES)
-        packed.replace(file)
-    finally:
-        for draft in (plain, packed):
-            with contextlib.suppress(OSError):
-                draft.unlink()
+        with tempfile.TemporaryDirectory(prefix=".trace-", dir=file.parent) as beside:
+            plain, packed = Path(beside, "trace.json"), Path(beside, file.name)
+            profiler.export_chrome_trace(str(plain))
+            if not _is_whole(plain):
+                raise CaptureError(f"{file} could not be written: the disk may be full.")
+            with plain.open("rb") as whole, gzip.open(packed, "wb", _GZIP_LEVEL) as out:
+                shutil.copyfileobj(whole, out, _COPY_BYTES)
+            packed.replace(file)
+    except OSError as error:
+        raise CaptureError(f"{file} could not be written: {error.strerror or error}.") from error
 
 
-def _check_whole(plain: Path) -> None:
-    """Raise OSError if a trace does not come to its end: Kineto does not look whether it could."""
-    with plain.open("rb") as trace:
-        size = trace.seek(0, os.SEEK_END)
-        trace.seek(max(0, size - 64))
-        if not trace.read().rstrip().endswith(b"}"):
-            raise OSError(f"torch.profiler could not write its trace to {plain.parent}: disk full?")
+def _is_whole(trace: Path) -> bool:
+    """Whether a trace comes to its end: Kineto does not look whether all could be written."""
+    if not trace.exists():
+        return False
+    with trace.open("rb") as written:
+        size = written.seek(0, os.SEEK_END)
+        written.seek(max(0, size - _TAIL_BYTES))
+        return written.read().rstrip().endswith(b"}")
 
 
 def _in_nsys_schema(trace: Path, rank: int | None, say: Callable[[str], None]) -> list[Made]:
