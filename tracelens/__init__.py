@@ -1,6 +1,22 @@
 """tracelens tells where a GPU's time and memory go, phase by phase."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from tracelens.marks import phase, span, step
 
+if TYPE_CHECKING:
+    from tracelens.marks.layers import instrument
+
 __version__ = "0.1.0"
-__all__ = ["phase", "span", "step"]
+__all__ = ["instrument", "phase", "span", "step"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what programs seldom need when they ask for it."""
+    if name == "instrument":
+        from tracelens.marks.layers import instrument
+
+        return instrument
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

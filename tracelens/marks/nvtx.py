@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +27,7 @@ _START, _END, _PUSH, _POP = 5, 7, 9, 11
 """Numbers of functions in the core module: those that take a range's name as bytes."""
 
 
-@dataclass(frozen=True)
-class _Profiler:
+class _Profiler(NamedTuple):
     """The functions of a profiler that listens; `keeps` what it may still call or write to."""
 
     push: Callable[[bytes], int]

@@ -1,35 +1,52 @@
-"""Ranges of the calling thread, in NVTX and in torch's `record_function` at once."""
+"""Ranges of the calling thread, in NVTX and in torch's `record_function` at once.
+
+Each thread has one stack of open ranges. A range ends together with everything that was begun
+after it, so ranges nest and every push has its pop, whatever raised, yielded or was forgotten in
+between, and wherever a profiler started or stopped.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 from tracelens.marks import nvtx
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 RECORDING: Final = "TRACELENS_RECORDING"
 """Set to the recorder's name in the environment of a program that `tracelens capture` runs."""
 
-_LISTENS: Final = (RECORDING, "NSYS_PROFILING_SESSION_ID", "NVTX_INJECTION64_PATH")
+PHASES: Final = frozenset({"forward", "loss", "backward", "optimizer"})
+"""The phases that hooks can put on a program; within one that it marks itself, they do not."""
+
+_LISTENS: Final = (RECORDING, "NSYS_PROFILING_SESSION_ID", nvtx.INJECTION)
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 class Span:
-    """A range with a name, around a block or a function's calls; it can be entered again."""
+    """A range with a name: around a block, or around every call of a function."""
 
-    __slots__ = ("_open", "name")
+    __slots__ = ("is_phase", "name")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, is_phase: bool = False) -> None:
+        if not isinstance(name, str):
+            raise TypeError(
+                f"The name of a range is text, as in tracelens.span('attention'); this is {name!r}."
+            )
         self.name = name
-        self._open: list[Any] = []
+        self.is_phase = is_phase
 
     def __enter__(self) -> Self:
         if is_recording():
-            self._open.append(_push(self.name))
+            push(self, self.name)
         return self
 
     def __exit__(
@@ -38,48 +55,135 @@ class Span:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._open:
-            _pop(self._open.pop())
+        if not is_compiling():
+            pop(self)
+
+    def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
+        """Return the function with this range around each call.
+
+        Raises:
+            TypeError: it is a generator or a coroutine function, whose call does no work yet.
+        """
+        import inspect
+
+        if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+            raise TypeError(
+                f"{function.__name__} is a generator or async: its call does no work yet. "
+                f"Write `with tracelens.span({self.name!r}):` around the work inside it."
+            )
+
+        @functools.wraps(function)
+        def marked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            with Span(self.name, is_phase=self.is_phase):
+                return function(*args, **kwargs)
+
+        return marked
+
+
+class Open:
+    """A range that has begun: whose it is, and what has to be ended."""
+
+    __slots__ = ("in_nvtx", "key", "record")
+
+    def __init__(self, key: Any, in_nvtx: bool, record: Any) -> None:
+        self.key = key
+        self.in_nvtx = in_nvtx
+        self.record = record
+
+
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.stack: list[Open] = []
+
+
+_thread: Final = _Thread()
+_listened_to: Final = any(name in os.environ for name in _LISTENS)
 
 
 def span(name: str) -> Span:
-    """Return a range of a part of the work: a layer, an attention's softmax."""
+    """Return the range of a part of the work, such as a layer or a softmax.
+
+    Use it as `with tracelens.span("softmax"):` or as a decorator, `@tracelens.span("softmax")`.
+
+    Raises:
+        TypeError: the name is no text.
+    """
     return Span(name)
 
 
 def phase(name: str) -> Span:
-    """Return the range of a phase: `forward`, `loss`, `backward`, `optimizer`, or your own."""
-    return Span(name)
+    """Return the range of a phase: `forward`, `loss`, `backward`, `optimizer`, or your own.
 
+    Hooks (`tracelens.instrument`, `tracelens capture -- python train.py`) put no phase of theirs
+    within one of those four.
 
-def step() -> Span:
-    """Return the range of one step."""
-    return Span("step")
+    Raises:
+        TypeError: the name is no text.
+    """
+    return Span(name, is_phase=True)
 
 
 def is_recording() -> bool:
-    """Whether a profiler may be listening."""
-    if _listened_to:
-        return True
-    profiler = sys.modules.get("torch.autograd.profiler")
-    return profiler is not None and profiler._is_profiler_enabled
+    """Whether a profiler may be listening; False in code that torch.compile is tracing."""
+    # First of all: torch.compile takes that for a constant, and looks at nothing further.
+    if is_compiling():
+        return False
+    return _listened_to or _torch_listens()
 
 
-_listened_to = any(name in os.environ for name in _LISTENS)
-_local = threading.local()
-
-
-def _push(name: str) -> Any:
-    nvtx.push_range(name)
+def is_compiling() -> bool:
+    """Whether torch.compile is tracing the caller: a compiled region has no ranges inside."""
     torch = sys.modules.get("torch")
-    if torch is None:
-        return None
-    record = torch.autograd.profiler.record_function(name)
-    record.__enter__()
-    return record
+    compiler = getattr(torch, "compiler", None)  # not there yet while torch is being imported
+    return compiler is not None and compiler.is_compiling()
 
 
-def _pop(record: Any) -> None:
-    if record is not None:
-        record.__exit__(None, None, None)
-    nvtx.pop_range()
+def push(key: object, name: str) -> None:
+    """Begin a range on this thread."""
+    in_nvtx, record = True, None
+    if _torch_listens():
+        torch = sys.modules["torch"]
+        kind = torch._C._autograd._profiler_type()
+        # Under `emit_nvtx`, torch's own range goes to NVTX.
+        in_nvtx = kind != torch._C._profiler.ActiveProfilerType.NVTX
+        record = torch.autograd.profiler.record_function(name)
+        record.__enter__()
+    if in_nvtx:
+        nvtx.push_range(name)
+    _thread.stack.append(Open(key, in_nvtx, record))
+
+
+def pop(key: object) -> None:
+    """End the range of this key and all that were begun after it; nothing if it is not open."""
+    stack = _thread.stack
+    if not stack:
+        return
+    for place in range(len(stack) - 1, -1, -1):
+        if stack[place].key is key:
+            while len(stack) > place:
+                pop_last()
+            return
+
+
+def pop_last() -> None:
+    """End the range that was begun last."""
+    last = _thread.stack.pop()
+    if last.in_nvtx:
+        nvtx.pop_range()
+    if last.record is not None:
+        last.record.__exit__(None, None, None)
+
+
+def opened() -> list[Open]:
+    """Return the open ranges of this thread, the innermost last."""
+    return _thread.stack
+
+
+def _torch_listens() -> bool:
+    profiler = sys.modules.get("torch.autograd.profiler")
+    if getattr(profiler, "_is_profiler_enabled", False):
+        return True
+    # The history of memory keeps annotations, too. Before CUDA is set up there is none.
+    if not getattr(sys.modules.get("torch.cuda"), "_initialized", False):
+        return False
+    return bool(sys.modules["torch"]._C._cuda_isHistoryEnabled())
