@@ -205,7 +205,7 @@ def test_its_parts_are_marked_and_so_is_how_the_experts_ran(implementation: str,
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"top_k": 9}, "leaves fewer than --top-k 9"),
+        ({"top_k": 9}, "--top-k 9 is more than --experts 8"),
         ({"empty": 7}, "--empty 7 of --experts 8 leaves fewer than --top-k 2"),
         ({"empty": -1}, "--empty -1"),
         ({"skew": -1.0}, "--skew is -1.0; it must be 0 or more"),

@@ -71,6 +71,8 @@ class MixtureOfExperts(Layer):
     def check(self) -> None:
         """Raise UsageError unless there are experts enough, and a grouped product can be had."""
         super().check()
+        if self.top_k > self.experts:
+            raise UsageError(f"--top-k {self.top_k} is more than --experts {self.experts}.")
         if not 0 <= self.empty <= self.experts - self.top_k:
             raise UsageError(
                 f"--empty {self.empty} of --experts {self.experts} leaves fewer than "

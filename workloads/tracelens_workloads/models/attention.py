@@ -36,15 +36,15 @@ def choose(name: str, kernel: str | None, device: str, dtype: torch.dtype) -> At
         return _imported(kernel or "")
     on_gpu = device.startswith("cuda")
     if name in ("sdpa-cudnn", "flex") and not on_gpu:
-        raise UsageError(f"--attention {name} needs an NVIDIA GPU; on the CPU use sdpa or naive.")
+        raise UsageError(f"{name} attention needs an NVIDIA GPU; on the CPU use sdpa or naive.")
     if name in ("sdpa-cudnn", "sdpa-flash") and on_gpu and dtype == torch.float32:
         raise UsageError(
-            f"--attention {name} takes only bf16 and fp16 on a GPU; add --dtype bf16, or use sdpa."
+            f"{name} attention takes only bf16 and fp16 on a GPU; add --dtype bf16, or use sdpa."
         )
     if name == "sdpa-cudnn" and not hasattr(torch.nn.attention.SDPBackend, "CUDNN_ATTENTION"):
-        raise UsageError(f"--attention sdpa-cudnn needs torch 2.5; this is {torch.__version__}.")
+        raise UsageError(f"sdpa-cudnn attention needs torch 2.5; this is {torch.__version__}.")
     if name == "flex" and not _has_flex():
-        raise UsageError(f"--attention flex needs torch 2.5; this is {torch.__version__}.")
+        raise UsageError(f"flex attention needs torch 2.5; this is {torch.__version__}.")
     return IMPLEMENTATIONS[name]
 
 
