@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tracelens import registry
+from tracelens import registry, workload
 from tracelens.__main__ import tracelens
 from tracelens.tables.build import GPU_WORK, all_tables
 from tracelens.tables.memory_report import MEMORY
@@ -59,6 +59,26 @@ def memory_tables_page() -> Iterator[str]:
     yield ""
     yield "What `tracelens memory --table NAME` can show; `--table all` shows every one."
     yield from _tables(MEMORY)
+
+
+def workloads_page() -> Iterator[str]:
+    """Give the lines of the page on the workloads."""
+    yield "# Workloads"
+    yield ""
+    yield "What `tracelens capture NAME` can run. A preset is part of the name: `gpt2-xl` is preset"
+    yield "`xl` of `gpt2`; options that are given come on top. `tracelens capture NAME --dry-run`"
+    yield "says what a step costs. On the CPU they run in any size that fits into its memory."
+    for name, entry in registry.entries("workload").items():
+        kind = entry.load()
+        yield from ("", f"## `{name.replace('_', '-')}`", "", entry.summary, "")
+        if kind.presets:
+            presets = ", ".join(f"`{preset}`" for preset in kind.presets)
+            yield from (f"Presets: {presets}.", "")
+        yield from ("| option | default | |", "| --- | --- | --- |")
+        for one in workload.options_of(kind):
+            choices = f" One of {', '.join(one.choices)}." if one.choices else ""
+            default = {None: "", True: "on", False: "off"}.get(one.default, one.default)
+            yield f"| `--{one.name.replace('_', '-')}` | {default} | {one.help}{choices} |"
 
 
 def _tables(topic: Topic[Any]) -> Iterator[str]:
@@ -109,6 +129,7 @@ PAGES = {
     "tables.md": tables_page,
     "memory-tables.md": memory_tables_page,
     "usage.md": usage_page,
+    "workloads.md": workloads_page,
 }
 
 
