@@ -212,7 +212,7 @@ def test_a_disk_that_fills_up_leaves_no_half_trace(tmp_path: Path) -> None:
     status, outcomes, _ = children.run(one, site, preexec_fn=little_room)
 
     failure = failed(outcomes)
-    assert (status, failure.kind, failure.at) == (4, "error", "end")
+    assert (status, failure.kind, failure.at) == (4, "error", "the end")
     assert "trace.json.gz could not be written" in failure.text
     assert len(outcomes[0].steps_ns) == 3
     assert outcomes[0].made == []

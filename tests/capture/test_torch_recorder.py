@@ -240,6 +240,28 @@ def test_nsys_own_recording_is_kept(recorder: Recorder, tmp_path: Path) -> None:
     assert "run.sqlite" not in [one.path for one in made]
 
 
+def test_what_an_earlier_pass_left_is_made_anew(recorder: Recorder, tmp_path: Path) -> None:
+    wanted = Wanted(tmp_path, "cuda")
+    gpu_trace(tmp_path / "trace.json.gz")
+    recorder.finish(wanted, lambda _: None)
+    before = (tmp_path / "run.sqlite").stat().st_ino
+    recorder.finish(wanted, lambda _: None)
+    assert (tmp_path / "run.sqlite").stat().st_ino != before
+
+    recorder.session(wanted, None).open()
+    assert not (tmp_path / "trace.json.gz").exists()
+
+
+def test_a_recording_without_gpu_work_is_told(recorder: Recorder, tmp_path: Path) -> None:
+    profile = Profile()
+    profile.thread("python3").annotation("forward", 0, 1000)
+    profile.write(tmp_path / "trace.json.gz")
+    told: list[str] = []
+    recorder.finish(Wanted(tmp_path, "cuda"), told.append)
+
+    assert "trace.json.gz holds no work of the GPU" in told[0]
+
+
 def test_every_rank_has_its_recording_in_nsys_schema(recorder: Recorder, tmp_path: Path) -> None:
     for rank in (0, 1):
         gpu_trace(tmp_path / f"trace.rank{rank}.json.gz", rank)

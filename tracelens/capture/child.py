@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _FAILED: Final = 4
 _STATUS: Final = {"usage": 2}
+_END: Final = "the end"
 _TRACED: Final = ("error", "out of memory")
 _SIGNALS: Final = ("SIGINT", "SIGTERM", "SIGHUP")
 _PATIENCE_S: Final = 10.0
@@ -84,7 +85,7 @@ class Part:
             made = self.session.close(error)
         except Exception as late:  # noqa: BLE001 (whatever it is, the outcome tells it)
             traceback.print_exception(late)
-            return self.outcome(failures.failure(error or late, self.at if error else "end"), made)
+            return self.outcome(failures.failure(error or late, self.at if error else _END), made)
         return self.outcome(failures.failure(error, self.at) if error else None, made)
 
     def outcome(self, failure: Failure | None, made: list[Made]) -> Outcome:
@@ -106,7 +107,7 @@ class Part:
         """Where the program is."""
         if self.build_ns is None:
             return "build"
-        return "end" if self.window.is_done else f"step {self.window.step}"
+        return _END if self.window.is_done else f"step {self.window.step}"
 
 
 def main() -> int:

@@ -42,7 +42,7 @@ def failure(error: BaseException, at: str) -> Failure:
 
     Args:
         error: what ended the program.
-        at: `build`, `step 3`, or `end`.
+        at: `build`, `step 3`, or `the end`.
     """
     if is_out_of_memory(error):
         return Failure("out of memory", _words(error), at)

@@ -14,6 +14,7 @@ class Event(Protocol):
 
     def elapsed_time(self, end: Any, /) -> float:
         """Return the milliseconds until another moment, once the GPU has passed both."""
+        ...
 
 
 def wait() -> None:

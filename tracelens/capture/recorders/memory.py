@@ -98,6 +98,8 @@ class _Session(Session):
         self._problem: Exception | None = None
 
     def open(self) -> None:
+        # What a pass before this one left is not to be taken for its own.
+        self._file.unlink(missing_ok=True)
         when_imported("torch", self._when_cuda_is_set_up)
 
     def end(self) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
 import shutil
+import sqlite3
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -78,7 +80,7 @@ class Torch(Recorder):
             made.path for one in job.outcomes(job.Job(self.name, wanted)) for made in one.made
         }
         made = [Made(f.name, rank) for rank, f in traces.items() if f.name not in answered]
-        if wanted.device == "cuda" and not (wanted.folder / SQLITE).exists():
+        if wanted.device == "cuda" and not _is_of_nsys(wanted.folder / SQLITE):
             for rank, file in sorted(traces.items(), key=lambda item: item[1]):
                 made += _in_nsys_schema(file, rank, say)
         return made
@@ -108,6 +110,10 @@ class _Session(Session):
         self._is_prepared = False
         self._is_recording = False
         self._made: list[Made] = []
+
+    def open(self) -> None:
+        # What a pass before this one left is not to be taken for its own.
+        (self._wanted.folder / trace_name(self._rank)).unlink(missing_ok=True)
 
     def warm(self) -> None:
         self._prepare()
@@ -205,12 +211,31 @@ def _in_nsys_schema(trace: Path, rank: int | None, say: Callable[[str], None]) -
     exporter: exports.Exporter = registry.load("exporter", "nsys-sqlite")
     try:
         linked = link(open_trace(trace, everything=True), Cut())
+        if linked.ops.is_empty():
+            say(
+                f"{trace.name} holds no work of the GPU: it did none, or CUPTI may not record "
+                "here, or another profiler does; the log of the pass says more."
+            )
         with exports.whole(exporter, output) as draft:
             exporter.write(linked, draft)
     except TracelensError as error:
         say(f"{output.name} was not made of {trace.name}: {error}")
         return []
     return [Made(output.name, rank, is_recording=False)]
+
+
+def _is_of_nsys(file: Path) -> bool:
+    """Whether a file is there that is no export of ours, which an earlier pass may have left."""
+    if not file.exists():
+        return False
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+        ) as db:
+            said = "SELECT 1 FROM META_DATA_CAPTURE WHERE name LIKE 'TRACELENS%' LIMIT 1"
+            return db.execute(said).fetchone() is None
+    except sqlite3.Error:
+        return True
 
 
 def _rank(trace: Path) -> int | None:
