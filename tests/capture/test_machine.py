@@ -75,7 +75,7 @@ def test_a_torch_that_cannot_be_imported_is_told_with_its_last_line(
 
     assert found.gpus == ()
     assert found.torch_failure == (
-        "torch cannot be imported: ImportError: libcudart.so.13: not found"
+        "torch cannot be asked for its GPUs: ImportError: libcudart.so.13: not found"
     )
 
 

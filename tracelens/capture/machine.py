@@ -9,14 +9,12 @@ import json
 import os
 import platform
 import re
-import shutil
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from tracelens import __version__
+from tracelens import __version__, tools
 
 _PATIENCE_S: Final = 60.0
 _DISTRIBUTIONS: Final = ("torch", "triton", "nvtx", "numpy", "polars")
@@ -87,11 +85,11 @@ def look() -> Machine:
 def revision(folder: Path) -> dict[str, Any] | None:
     """Return the git commit that a folder stands at, and whether files differ from it."""
     git = ("git", "--no-optional-locks", "-C", str(folder))
-    commit = _said(*git, "rev-parse", "HEAD").strip()
+    commit = tools.ask(*git, "rev-parse", "HEAD").text.strip()
     if not re.fullmatch(r"[0-9a-f]{40,64}", commit):
         return None
-    changed = _said(*git, "status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "changed": bool(changed.strip())}
+    changed = tools.ask(*git, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "changed": bool(changed.text.strip())}
 
 
 def _facts(torch: dict[str, Any], smi: list[dict[str, str]]) -> dict[str, Any]:
@@ -128,49 +126,28 @@ def _asked_torch() -> tuple[dict[str, Any], str]:
     """Return what torch tells of its GPUs, or why it does not."""
     if _is_cpu_build():
         return {}, ""
-    try:
-        told = subprocess.run(  # noqa: S603
-            [sys.executable, "-c", _PROBE],
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return {}, f"torch did not answer: {error}"
+    told = tools.ask(sys.executable, "-c", _PROBE, patience_s=_PATIENCE_S)
+    if told.failure:
+        return {}, f"torch cannot be asked for its GPUs: {told.last_line or told.failure}"
     with contextlib.suppress(ValueError, IndexError):
-        answer: dict[str, Any] = json.loads(told.stdout.splitlines()[-1])
+        answer: dict[str, Any] = json.loads(told.text.splitlines()[-1])
         return answer, ""
-    lines = told.stderr.strip().splitlines()
-    return {}, f"torch cannot be imported: {lines[-1] if lines else 'no reason given'}"
+    return {}, f"torch cannot be asked for its GPUs: {told.why}"
 
 
 def _is_cpu_build() -> bool:
-    """Tell from its files whether torch was built without CUDA, so that it need not be asked."""
+    """Tell from its files whether torch was built for no GPU, so that it need not be asked."""
     spec = importlib.util.find_spec("torch")
-    if spec is None or not spec.origin:
-        return False
-    with contextlib.suppress(OSError):
-        text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
-        builds = re.findall(r"^(?:cuda|hip)\b[^=\n]*=\s*(.+)$", text, re.MULTILINE)
-        return bool(builds) and all(build.strip() == "None" for build in builds)
-    return False
+    text = tools.read(Path(spec.origin).with_name("version.py")) if spec and spec.origin else None
+    builds = re.findall(r"^(?:cuda|hip)\b[^=\n]*=\s*(.+)$", text or "", re.MULTILINE)
+    return bool(builds) and all(build.strip() == "None" for build in builds)
 
 
 def _smi() -> list[dict[str, str]]:
-    if not shutil.which("nvidia-smi"):
-        return []
-    said = _said("nvidia-smi", f"--query-gpu={','.join(_SMI)}", "--format=csv,noheader,nounits")
+    asked = f"--query-gpu={','.join(_SMI)}", "--format=csv,noheader,nounits"
+    said = next((tools.ask(path, *asked).text for path in tools.paths_of("nvidia-smi")), "")
     rows = [[cell.strip() for cell in line.split(",")] for line in said.splitlines()]
     return [dict(zip(_SMI, row, strict=True)) for row in rows if len(row) == len(_SMI)]
-
-
-def _said(*command: str) -> str:
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        return subprocess.run(  # noqa: S603
-            command, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
-        ).stdout
-    return ""
 
 
 def _mebibytes(text: str) -> int | None:
