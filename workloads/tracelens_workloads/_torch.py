@@ -100,4 +100,4 @@ def compiled(
 
 _COMPILERS: Final = ("g++", "clang++", "c++", "cl")
 _GRAPH_MODES: Final = ("reduce-overhead", "max-autotune")
-"""Compiled code of these modes returns memory of a CUDA graph, which its next call may use again."""
+"""Compiled code of these modes returns memory of a CUDA graph, which its next call uses again."""

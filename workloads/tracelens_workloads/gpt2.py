@@ -100,6 +100,23 @@ class Gpt2(Workload):
             **FAMILIES[self.variant],
         )
 
+    @property
+    def run(self) -> formulas.Training:
+        """What formulas need to know of a step."""
+        return formulas.Training(
+            batch=self.batch,
+            ctx=self.ctx,
+            dtype=self.dtype,
+            autocast=self.autocast,
+            attention=self.attention,
+            mode=self.mode,
+            no_grad=self.no_grad,
+            optimizer=self.optimizer,
+            optimizer_implementation=self.optimizer_implementation,
+            checkpoint_activations=self.checkpoint_activations,
+            grad_accumulation=self.grad_accumulation,
+        )
+
     def check(self) -> None:
         """Raise UsageError where the options contradict one another."""
         self.architecture.check()
@@ -140,23 +157,7 @@ class Gpt2(Workload):
 
     def cost(self) -> Cost:
         """Count operations, bytes and memory (see `models.formulas`)."""
-        return formulas.training(self.architecture, formulas.Training(**self._costed()))
-
-    def _costed(self) -> dict[str, Any]:
-        names = (
-            "batch",
-            "ctx",
-            "dtype",
-            "autocast",
-            "mode",
-            "no_grad",
-            "optimizer",
-            "optimizer_implementation",
-            "attention",
-            "checkpoint_activations",
-            "grad_accumulation",
-        )
-        return {name: getattr(self, name) for name in names}
+        return formulas.training(self.architecture, self.run)
 
     def program(self, device: str) -> Training:
         """Build model and optimizer, and capture the step if it is to be replayed."""

@@ -110,12 +110,16 @@ def of_block(a: Architecture, run: Run) -> int:
     TC, TF, size = run.tokens * a.d_model, run.tokens * a.d_ff, run.size
     norms = 2 * (TC * run.weight_size + _statistics(a, run))
     inputs = 3 * TC * size
+    if run.autocast:  # each matrix that reads a norm's result keeps a copy of its own
+        inputs += ((0 if a.fused_qkv else 2) + (1 if a.mlp == "swiglu" else 0)) * TC * size
     qkv = run.tokens * (a.d_model + 2 * a.kv_dim) * size
     if run.keeps_scores:
         scores = run.batch * a.heads * run.ctx**2
         attention = scores * (size + 4 if run.autocast else size) + run.ctx**2
     else:
         attention = 4 * run.batch * a.heads * run.ctx
+        if a.positions == "rope":  # the result lies in memory as q does: head by head
+            attention += TC * size
     middle = {"gelu": 2, "swiglu": 4}[a.mlp] * TF * size
     tables = 2 * run.ctx * a.head_dim * size if a.positions == "rope" and run.autocast else 0
     return norms + inputs + qkv + attention + middle + tables
