@@ -1,4 +1,4 @@
-"""A mixture of experts, as modules that mark their parts: router, dispatch, experts, combine.
+"""A mixture of experts, as modules: router, dispatch, experts, combine.
 
 Shapes: T tokens of width d, E experts of width f, k experts a token. Nothing is dropped: each of
 the T·k copies of tokens reaches its expert, however many others do.
@@ -98,6 +98,31 @@ class Experts(nn.Module):
         return functional.silu(gate) * up
 
 
+class Dispatch(nn.Module):
+    """Sorts the copies of tokens by their experts."""
+
+    def __init__(self, experts: int) -> None:
+        super().__init__()
+        self.experts = experts
+
+    def forward(self, x: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return rows[T·k, d], which copy each of them is: order[T·k], and counts[E]."""
+        order = chosen.flatten().argsort(stable=True)
+        counts = torch.bincount(chosen.flatten(), minlength=self.experts)
+        return x.index_select(0, order // chosen.shape[1]), order, counts
+
+
+class Combine(nn.Module):
+    """Brings the copies of each token together again, and adds them up by weight."""
+
+    def forward(self, rows: Tensor, order: Tensor, weights: Tensor) -> Tensor:
+        """Return y[T, d]."""
+        places = torch.arange(len(order), device=order.device)
+        back = torch.empty_like(order).scatter_(0, order, places)
+        copies = rows.index_select(0, back).view(*weights.shape, -1)
+        return (copies * weights.to(rows.dtype)[:, :, None]).sum(1)
+
+
 class MoE(nn.Module):
     """A layer of experts: every token goes to k of them, and gets the weighted sum of theirs."""
 
@@ -106,25 +131,15 @@ class MoE(nn.Module):
     ) -> None:
         super().__init__()
         self.router = Router(config, device=device, dtype=dtype)
+        self.dispatch = Dispatch(config.experts)
         self.experts = Experts(config, grouped=grouped, device=device, dtype=dtype)
+        self.combine = Combine()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map x[T, d] to the same shape; the second result is the load-balance loss."""
-        with span("router"):
-            weights, chosen, probabilities = self.router(x)
-            top_k = chosen.shape[1]
-        with span("dispatch"):
-            order = chosen.flatten().argsort(stable=True)
-            counts = torch.bincount(chosen.flatten(), minlength=probabilities.shape[1])
-            rows = x.index_select(0, order // top_k)
-        with span("experts"):
-            rows = self.experts(rows, counts)
-        with span("combine"):
-            back = torch.empty_like(order).scatter_(
-                0, order, torch.arange(len(order), device=x.device)
-            )
-            copies = rows.index_select(0, back).view(len(x), top_k, -1)
-            y = (copies * weights.to(x.dtype)[:, :, None]).sum(1)
+        weights, chosen, probabilities = self.router(x)
+        rows, order, counts = self.dispatch(x, chosen)
+        y = self.combine(self.experts(rows, counts), order, weights)
         return y, load_balance_loss(counts, probabilities)
 
 

@@ -1,4 +1,4 @@
-"""The two MLPs of transformers, as modules that mark their parts."""
+"""The two MLPs of transformers, as modules whose parts have names."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 from torch.nn import functional
-
-from tracelens_workloads._torch import span
 
 if TYPE_CHECKING:
     import torch
@@ -20,16 +18,12 @@ class GeluMLP(nn.Module):
     def __init__(self, d_model: int, d_ff: int, device: str, dtype: torch.dtype) -> None:
         super().__init__()
         self.up = nn.Linear(d_model, d_ff, device=device, dtype=dtype)
+        self.gelu = nn.GELU()
         self.down = nn.Linear(d_ff, d_model, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x[tokens, d_model] to the same shape."""
-        with span("up"):
-            h = self.up(x)
-        with span("gelu"):
-            h = functional.gelu(h)
-        with span("down"):
-            y: Tensor = self.down(h)
+        y: Tensor = self.down(self.gelu(self.up(x)))
         return y
 
 
@@ -40,14 +34,18 @@ class SwigluMLP(nn.Module):
         super().__init__()
         self.gate = nn.Linear(d_model, d_ff, bias=False, device=device, dtype=dtype)
         self.up = nn.Linear(d_model, d_ff, bias=False, device=device, dtype=dtype)
+        self.swiglu = Swiglu()
         self.down = nn.Linear(d_ff, d_model, bias=False, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x[tokens, d_model] to the same shape."""
-        with span("up"):
-            gate, up = self.gate(x), self.up(x)
-        with span("swiglu"):
-            h = functional.silu(gate) * up
-        with span("down"):
-            y: Tensor = self.down(h)
+        y: Tensor = self.down(self.swiglu(self.gate(x), self.up(x)))
         return y
+
+
+class Swiglu(nn.Module):
+    """silu(gate) · up."""
+
+    def forward(self, gate: Tensor, up: Tensor) -> Tensor:
+        """Return a tensor of the shape of both."""
+        return functional.silu(gate) * up

@@ -52,6 +52,8 @@ class LayerProgram:
             leaf.requires_grad_()
         if self.model is not None:
             self._leaves += self.model.parameters()
+            if layer.compile == "none":
+                tracelens.instrument(self.model, phases=False)
         self._forward: Callable[..., Any] = compiled(forward, layer.compile, device)
 
     def step(self) -> None:

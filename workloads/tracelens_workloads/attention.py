@@ -170,21 +170,21 @@ class Attention(Layer):
 
     def program(self, device: str) -> Program:
         """Make Q, K, V and the gradient of the result."""
+        from tracelens_workloads._attention import Fused, Naive
         from tracelens_workloads._program import LayerProgram
         from tracelens_workloads._torch import number_format, random
         from tracelens_workloads.models import attention
 
         dtype = number_format(self.dtype, device)
-        compute = attention.choose(self.implementation, self.kernel, device, dtype)
+        if self.implementation == "naive":
+            layer: Any = Naive(causal=self.causal)
+        else:
+            function = attention.choose(self.implementation, self.kernel, device, dtype)
+            layer = Fused(function, causal=self.causal)
         shape = (self.batch, self.heads, self.seq, self.d)
         q, k, v = (random(shape, self.dtype, device) for _ in range(3))
         gradients = [random(shape, self.dtype, device)] * self.trains
-        causal = self.causal
-
-        def forward(q: Any, k: Any, v: Any) -> Any:
-            return compute(q, k, v, causal)
-
-        return LayerProgram(self, device, forward, [q, k, v], gradients=gradients)
+        return LayerProgram(self, device, layer, [q, k, v], gradients=gradients)
 
 
 WORKLOAD = Attention
