@@ -77,7 +77,9 @@ def workloads_page() -> Iterator[str]:
         yield from ("| option | default | |", "| --- | --- | --- |")
         for one in workload.options_of(kind):
             choices = f" One of {', '.join(one.choices)}." if one.choices else ""
-            default = {None: "", True: "on", False: "off"}.get(one.default, one.default)
+            default = "" if one.default is None else one.default
+            if one.type is bool:
+                default = "on" if one.default else "off"
             yield f"| `--{one.name.replace('_', '-')}` | {default} | {one.help}{choices} |"
 
 
