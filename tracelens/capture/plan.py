@@ -270,6 +270,8 @@ def _typed(request: Request, workload: Workload) -> str:
     for preset, values in {"": {}, **workload.presets}.items():
         stands_for = {**defaults, **values}
         given = [(k, v) for k, v in options.items() if stands_for[k] != v]
+        if any(k in values for k, _ in given):
+            continue  # a preset whose own values are changed says what it is not
         name = f"{base}-{preset}".replace("_", "-") if preset else base
         text = " ".join([name, *(_option(k, v) for k, v in given)])
         if best is None or len(given) < best[0]:
