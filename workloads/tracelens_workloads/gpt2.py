@@ -58,7 +58,7 @@ class Gpt2(Workload):
     mode: str = option(
         "train", "How much of a step to run.", choices=("forward", "forward-backward", "train")
     )
-    no_grad: bool = option(
+    inference: bool = option(
         False, "In forward mode, save nothing for a backward pass (as in inference)."
     )
     optimizer: str = option("adamw", "Which optimizer.", choices=("adamw", "sgd"))
@@ -110,7 +110,7 @@ class Gpt2(Workload):
             autocast=self.autocast,
             attention=self.attention,
             mode=self.mode,
-            no_grad=self.no_grad,
+            inference=self.inference,
             optimizer=self.optimizer,
             optimizer_implementation=self.optimizer_implementation,
             checkpoint_activations=self.checkpoint_activations,
@@ -137,11 +137,11 @@ class Gpt2(Workload):
         yield (self.attention == "kernel") != (self.kernel is not None), one_alone
         no_path = f"--kernel {self.kernel} is no module:function, such as my.attention:forward."
         yield self.kernel is not None and ":" not in self.kernel, no_path
-        no_backward = f"--no-grad leaves --mode {self.mode} nothing to go back by; leave it out."
-        yield self.no_grad and not forward, no_backward
+        no_backward = f"--inference leaves --mode {self.mode} nothing to go back by; leave it out."
+        yield self.inference and not forward, no_backward
         nothing_kept = (
             "--checkpoint-activations is for a backward pass, which --mode forward has not; "
-            "--no-grad keeps no activations."
+            "--inference keeps no activations."
         )
         yield forward and self.checkpoint_activations, nothing_kept
         no_gradients = (
@@ -178,7 +178,7 @@ class Gpt2(Workload):
         }
         sizes = {one: one.cost().memory_bytes for one in found}
         smaller = [one for one in found if sizes[one] < mine]
-        return sorted(smaller, key=lambda one: (-sizes[one], one.layers, one.ctx, one.batch))
+        return sorted(smaller, key=lambda one: (-sizes[one], -one.layers, -one.ctx, -one.batch))
 
 
 def _halves(most: int, least: int) -> list[int]:

@@ -163,7 +163,7 @@ class LlmInference(Workload):
         }
         sizes = {one: one.cost().memory_bytes for one in found}
         smaller = [one for one in found if sizes[one] < mine]
-        return sorted(smaller, key=lambda one: (-sizes[one], one.layers, one.prompt, one.batch))
+        return sorted(smaller, key=lambda one: (-sizes[one], -one.layers, -one.prompt, -one.batch))
 
 
 WORKLOAD = LlmInference

@@ -50,15 +50,28 @@ def choose(name: str, kernel: str | None, device: str, dtype: torch.dtype) -> At
 
 def naive(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = True) -> torch.Tensor:
     """Attention with its (batch, heads, queries, keys) scores in memory; masks, skips nothing."""
-    k, v = _for_every_head(q, k), _for_every_head(q, v)
+    return output(softmax(scores(q, k, causal)), v)
+
+
+def scores(q: torch.Tensor, k: torch.Tensor, causal: bool) -> torch.Tensor:
+    """Return the scores of each query and key, minus infinity where the key comes later."""
     with span("scores"):
-        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+        found = q @ _for_every_head(q, k).transpose(-2, -1) / math.sqrt(q.shape[-1])
         if causal:
-            scores = scores.masked_fill(_future(q.shape[-2], k.shape[-2], q.device), -math.inf)
+            found = found.masked_fill(_future(q.shape[-2], k.shape[-2], q.device), -math.inf)
+        return found
+
+
+def softmax(scores: torch.Tensor) -> torch.Tensor:
+    """Return the weights of the keys of each query."""
     with span("softmax"):
-        weights = torch.softmax(scores, dim=-1)
+        return torch.softmax(scores, dim=-1)
+
+
+def output(weights: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Return the weighted values of each query."""
     with span("output"):
-        return weights @ v
+        return weights @ _for_every_head(weights, v)
 
 
 def sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = True) -> torch.Tensor:

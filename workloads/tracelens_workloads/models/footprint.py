@@ -22,7 +22,7 @@ _KINDS = ("parameters", "gradients", "optimizer state", "activations", "logits",
 def training(a: Architecture, run: Training, parameters: Mapping[str, int]) -> dict[str, int]:
     """Return the bytes of each kind at the peak: the largest of the moments that can be it."""
     total = sum(parameters.values())
-    if run.mode == "forward" and run.no_grad:
+    if run.mode == "forward" and run.inference:
         return _of_forward(a, run, total)
     weights = total * run.weight_size
     state = 2 * weights if run.mode == "train" and run.optimizer == "adamw" else 0

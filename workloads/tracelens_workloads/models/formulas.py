@@ -78,7 +78,7 @@ class Training(Run):
     """A step of training; names as in the options of `gpt2`."""
 
     mode: str = "train"
-    no_grad: bool = False
+    inference: bool = False
     optimizer: str = "adamw"
     optimizer_implementation: str = "foreach"
     checkpoint_activations: bool = False

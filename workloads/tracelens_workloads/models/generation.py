@@ -9,7 +9,7 @@ import torch
 import tracelens
 from tracelens_workloads._torch import compiled, number_format, synchronize
 from tracelens_workloads.models.attention import choose
-from tracelens_workloads.models.transformer import Cache, allocate, instrument, on_meta
+from tracelens_workloads.models.transformer import Cache, allocate, on_meta
 
 if TYPE_CHECKING:
     from tracelens_workloads.llm_inference import LlmInference
@@ -38,7 +38,7 @@ class Generation:
         self.prompt = torch.randint(a.vocab, (config.batch, config.prompt), device=device)
         self.generated = self.prompt[:, :0]
         if config.compile == "none":
-            instrument(self.model)
+            tracelens.instrument(self.model, phases=False)
         self._model = compiled(self.model, config.compile, device)
 
     @torch.no_grad()

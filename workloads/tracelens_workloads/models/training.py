@@ -10,7 +10,7 @@ import torch
 import tracelens
 from tracelens.errors import UsageError
 from tracelens_workloads._torch import compiled, number_format, synchronize
-from tracelens_workloads.models.transformer import build, instrument
+from tracelens_workloads.models.transformer import build
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -49,7 +49,7 @@ class Training:
         self.optimizer = make_optimizer(config, self.model) if config.mode == "train" else None
         self.loss: torch.Tensor | None = None
         if config.compile == "none":
-            instrument(self.model)
+            tracelens.instrument(self.model, phases=False)
         self._model = compiled(self.model, config.compile, device)
         shape = (config.grad_accumulation, 2, config.batch, config.ctx)
         self._data = torch.randint(config.architecture.vocab, shape, device=device)
@@ -85,7 +85,7 @@ class Training:
         self.loss = loss.detach()
 
     def _forward(self, tokens: torch.Tensor) -> None:
-        with torch.no_grad() if self.config.no_grad else nullcontext():
+        with torch.no_grad() if self.config.inference else nullcontext():
             self._model(tokens)
 
     def _autocast(self) -> AbstractContextManager[Any]:

@@ -5,17 +5,18 @@ Letters in comments: B batch, S tokens of a sequence, C d_model, H heads, D head
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-import tracelens
 from tracelens_workloads._torch import TORCH_DTYPES
-from tracelens_workloads.models.attention import choose
+from tracelens_workloads.models.attention import choose, naive, output, scores, softmax
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tracelens_workloads.gpt2 import Gpt2
     from tracelens_workloads.models.architecture import Architecture
     from tracelens_workloads.models.attention import Attention
@@ -83,6 +84,35 @@ class Qkv(nn.Module):
         return [part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in parts]
 
 
+class Part(nn.Module):
+    """A function as a module, which has a range of its own in both directions."""
+
+    def __init__(self, function: Callable[..., torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Any) -> torch.Tensor:
+        """What the function returns."""
+        return self.function(*args)
+
+
+class NaiveAttention(nn.Module):
+    """`attention.naive`, in its three parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = Part(scores)
+        self.softmax = Part(softmax)
+        self.output = Part(output)
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool
+    ) -> torch.Tensor:
+        """(B, H, S, D) of q, k and v -> the same."""
+        out: torch.Tensor = self.output(self.softmax(self.scores(q, k, causal)), v)
+        return out
+
+
 class SelfAttention(nn.Module):
     """Attention of each token to itself and those before it, with both projections."""
 
@@ -90,7 +120,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.qkv = Qkv(a)
         self.projection = nn.Linear(a.d_model, a.d_model, bias=a.biases)
-        self.attend = attend
+        self.attend = NaiveAttention() if attend is naive else Part(attend)
 
     def forward(
         self,
@@ -268,13 +298,6 @@ def allocate(model: Transformer, dtype: torch.dtype, device: str) -> Transformer
     model.tie()  # each had got a memory of its own
     model.reset()
     return model
-
-
-def instrument(model: nn.Module) -> None:
-    """Mark layers in both directions."""
-    mark = getattr(tracelens, "instrument", None)
-    if mark is not None:
-        mark(model)
 
 
 def rotate(x: torch.Tensor, rotation: Rotation) -> torch.Tensor:
