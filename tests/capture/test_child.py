@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import children
+from tests.asking import Shell
 from tracelens.links.linked import link
 from tracelens.readers.open import open_trace
 from tracelens.run import as_run, found, peek
@@ -234,6 +235,25 @@ def test_each_rank_leaves_a_trace_that_says_which_it_is(tmp_path: Path) -> None:
     run, _ = as_run(place, {r.path: peek(r.path) for r in place.recordings})
     assert run is not None
     assert [rank.number for rank in run.ranks] == [0, 1]
+
+
+def test_collectives_without_a_gpu_are_summarized(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sums = """
+        import torch.distributed as dist
+        def step(number):
+            dist.all_reduce(torch.ones(8))
+    """
+    site = children.distribution(tmp_path / "site", sums)
+    one = children.of_workload("torch", tmp_path / "run", "written", processes=2)
+    one.wanted.folder.mkdir()
+    children.run(one, site)
+    (tmp_path / "run" / "passes").rename(tmp_path / "passes")
+
+    said = Shell(capsys)("summarize", tmp_path / "run")
+    assert "run · 2 ranks" in said.out
+    assert "bug" not in said.err
 
 
 def test_a_rank_that_fails_does_not_leave_the_others_waiting(tmp_path: Path) -> None:

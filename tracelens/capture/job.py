@@ -43,9 +43,11 @@ class Failure:
     """Why a process did not come to its end.
 
     Attributes:
-        kind: `out of memory`, `usage` (the options cannot be had here), or `error`.
+        kind: `out of memory`, `usage` (the options cannot be had here), `error`, or `stopped`
+            (by a signal, or since another rank went away: the cause is elsewhere).
         text: the error's own words.
-        at: `build`, or the step it happened in, warm-up steps included, from 0.
+        at: `build`, the step it happened in (`step 3`: from 0, with those of warm-up), or
+            `the end`.
     """
 
     kind: str

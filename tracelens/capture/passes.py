@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _GRACE_S: Final = 20.0
 _POLL_S: Final = 0.05
 _TAIL_BYTES: Final = 20_000
+_TELLING: Final = {"out of memory": 0, "stopped": 2}
+"""Kinds of failures that tell more (less) than others: ranks are stopped as another one fails."""
 _SHELL_SIGNALS: Final = 128  # what shells and launchers add to the number of a signal
 
 
@@ -220,7 +222,7 @@ def _state(outcomes: Sequence[Outcome], job: Job, end: _End, problem: str) -> tu
         return "killed", "it ran longer than --timeout allows"
     failures = [outcome.failure for outcome in outcomes if outcome.failure]
     if failures:
-        worst = min(failures, key=lambda failure: failure.kind != "out of memory")
+        worst = min(failures, key=lambda failure: _TELLING.get(failure.kind, 1))
         state: State = "out of memory" if worst.kind == "out of memory" else "failed"
         at = "while it was built" if worst.at == "build" else f"in {worst.at}"
         return state, f"{_first_line(worst.text)} ({at})"

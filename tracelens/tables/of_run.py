@@ -154,7 +154,7 @@ class _Ranks:
             if filled := next((t for t in told.tables if t.name == name), None):
                 tables[member.number] = filled
         why = "; ".join(_by_text(reasons))
-        if not tables:
+        if not tables or name == "collectives":  # which is of all ranks, or of none
             return None, why
         numbers = pl.Series(list(tables), dtype=pl.Int32)
         return build.side_by_side(_RANK, numbers, list(tables.values()), "all ranks"), why
