@@ -9,6 +9,7 @@ from tracelens.errors import UsageError
 from tracelens.workload import DTYPES, Cost, Workload, option
 from tracelens_workloads.models import formulas
 from tracelens_workloads.models.architecture import FAMILIES, Architecture
+from tracelens_workloads.models.smaller import halves, largest_first
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -167,26 +168,17 @@ class Gpt2(Workload):
 
     def variants(self) -> list[Gpt2]:
         """Give this, and each smaller preset, with shorter sequences and smaller batches."""
-        mine = self.cost().memory_bytes
-        models = [self, *(replace(self, **_preset(size)) for size in _SIZES)]
-        found = {
-            replace(model, ctx=ctx, batch=batch)
-            for model in models
-            if model.architecture.d_model <= self.d_model and model.layers <= self.layers
-            for ctx in _halves(self.ctx, 128)
-            for batch in _halves(self.batch, 1)
-        }
-        sizes = {one: one.cost().memory_bytes for one in found}
-        smaller = [one for one in found if sizes[one] < mine]
-        return sorted(smaller, key=lambda one: (-sizes[one], -one.layers, -one.ctx, -one.batch))
-
-
-def _halves(most: int, least: int) -> list[int]:
-    """Return `most` and its halves down to `least`: 512, 256, 128."""
-    found = [most]
-    while found[-1] // 2 >= least:
-        found.append(found[-1] // 2)
-    return found
+        models = [self, *(replace(self, **_preset(size)) for size in reversed([*_SIZES]))]
+        return largest_first(
+            self,
+            (
+                replace(model, ctx=ctx, batch=batch)
+                for model in models
+                if model.d_model <= self.d_model and model.layers <= self.layers
+                for ctx in halves(self.ctx, 128)
+                for batch in halves(self.batch)
+            ),
+        )
 
 
 WORKLOAD = Gpt2

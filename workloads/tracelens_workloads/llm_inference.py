@@ -9,6 +9,7 @@ from tracelens.errors import UsageError
 from tracelens.workload import DTYPES, Cost, Workload, option
 from tracelens_workloads.models import formulas
 from tracelens_workloads.models.architecture import FAMILIES, Architecture
+from tracelens_workloads.models.smaller import halves, largest_first
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -152,18 +153,17 @@ class LlmInference(Workload):
 
     def variants(self) -> list[LlmInference]:
         """Give this, and each smaller model, with shorter prompts and smaller batches."""
-        mine = self.cost().memory_bytes
         run = {name: getattr(self, name) for name in ("batch", "prompt", "new_tokens", "dtype")}
         models = [self, *(LlmInference(**{**p, **run}) for p in (_LLAMA_3_8B, _GPT2_XL, {}))]
-        found = {
-            replace(model, prompt=max(1, self.prompt >> shorter), batch=max(1, self.batch >> fewer))
-            for model in models
-            for shorter in range(3)
-            for fewer in range(self.batch.bit_length())
-        }
-        sizes = {one: one.cost().memory_bytes for one in found}
-        smaller = [one for one in found if sizes[one] < mine]
-        return sorted(smaller, key=lambda one: (-sizes[one], -one.layers, -one.prompt, -one.batch))
+        return largest_first(
+            self,
+            (
+                replace(model, prompt=prompt, batch=batch)
+                for model in models
+                for prompt in halves(self.prompt, 128)
+                for batch in halves(self.batch)
+            ),
+        )
 
 
 WORKLOAD = LlmInference

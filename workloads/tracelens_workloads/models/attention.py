@@ -6,7 +6,7 @@ Shapes: q is (batch, heads, queries, head_dim); k and v are (batch, kv_heads, ke
 from __future__ import annotations
 
 import functools
-import importlib
+import importlib.util
 import math
 from collections.abc import Callable
 from typing import Any, Final

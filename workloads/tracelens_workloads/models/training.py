@@ -105,15 +105,16 @@ class Replayed(Training):
 
     def __init__(self, config: Gpt2, device: str) -> None:
         super().__init__(config, device)
-        aside = torch.cuda.Stream(torch.device(device))  # type: ignore[no-untyped-call]  # torch's own
-        aside.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(aside):
-            for _ in range(_WARMUP):
-                self._run()
-        torch.cuda.current_stream(device).wait_stream(aside)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self._run()
+        with torch.cuda.device(device):
+            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's own
+            aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(aside):
+                for _ in range(_WARMUP):
+                    self._run()
+            torch.cuda.current_stream().wait_stream(aside)
+            with torch.cuda.graph(self.graph):
+                self._run()
 
     def step(self) -> None:
         """Replay the step."""
