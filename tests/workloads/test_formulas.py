@@ -170,26 +170,30 @@ def test_the_40b_benchmark_multiplies_as_much_as_was_reckoned_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "ctx", "fp32_ms", "tf32_ms", "adamw_ms", "state_gb"),
+    ("name", "ctx", "milliseconds", "state_gb"),
     [
-        ("small", 512, 24, 3.2, 0.8, 2.1),
-        ("medium", 512, 80, 10.9, 2.5, 6.8),
-        ("large", 512, 184, 24.9, 5.7, 15.5),
-        ("xl", 512, 379, 51.2, 11.7, 32.0),
-        ("2.7b", 512, 636, 86.1, 19.9, 54.5),
-        ("2.7b", 1024, 1304, 176, 19.9, 54.5),
+        ("small", 512, (24, 3.2, 0.8), 2.1),
+        ("medium", 512, (80, 10.9, 2.5), 6.8),
+        ("large", 512, (184, 24.9, 5.7), 15.5),
+        ("xl", 512, (379, 51.2, 11.7), 32.0),
+        ("2.7b", 512, (636, 86.1, 19.9), 54.5),
+        ("2.7b", 1024, (1304, 176, 19.9), 54.5),
     ],
 )
 def test_a_step_of_the_course_takes_an_h200_at_least_as_long_as_was_reckoned_by_hand(
-    name: str, ctx: int, fp32_ms: float, tf32_ms: float, adamw_ms: float, state_gb: float
+    name: str, ctx: int, milliseconds: tuple[float, float, float], state_gb: float
 ) -> None:
-    """Figures of a table made apart from this code; 66.9 and 494.7 TFLOP/s, 4.8 TB/s."""
+    """Bounds of a table that was made apart from this code, as it rounds them.
+
+    Of all products in fp32 (66.9 TFLOP/s) and tf32 (494.7), and of AdamW's bytes (4.8 TB/s).
+    """
     cost = made(f"gpt2-cs336-{name}", ctx=ctx).cost()
 
-    assert matmul_flops(cost) / 66.9e9 == pytest.approx(fp32_ms, rel=0.01)
-    assert matmul_flops(cost) / 494.7e9 == pytest.approx(tf32_ms, rel=0.01)
-    assert moved_bytes(cost, "optimizer") / 4.8e9 == pytest.approx(adamw_ms, abs=0.05)
-    assert 16 * cost.parameters / 1e9 == pytest.approx(state_gb, abs=0.05)
+    products, moved = matmul_flops(cost), moved_bytes(cost, "optimizer")
+    bounds = [products / 66.9e9, products / 494.7e9, moved / 4.8e9]
+    for bound, reckoned in zip(bounds, milliseconds, strict=True):
+        assert bound == pytest.approx(reckoned, abs=0.05 if reckoned % 1 else 0.6)
+    assert 16 * cost.parameters / 1e9 == pytest.approx(state_gb, abs=0.06)
 
 
 def saved_bytes(program: Any) -> int:
