@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from tracelens import units
+from tracelens.capture import noise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -50,27 +52,47 @@ def bound_seconds(manifest: Manifest) -> float | None:
     return float(sum(bound["seconds"] for bound in bounds.values()))
 
 
-def overheads(manifest: Manifest) -> dict[str, float]:
-    """Return by how much each recorder slows a step down: 0.1 is a tenth more time."""
-    alone = step_ns(manifest)
-    if not alone:
-        return {}
-    recorded = {p.recorder: p.steps_ns for p in manifest.passes if p.recorder != _TIMER}
-    return {name: median(times) / alone - 1 for name, times in recorded.items() if times}
+@dataclass(frozen=True)
+class Overhead:
+    """By how much a recorder slows a step down; ``share`` 0.1 is a tenth more time.
+
+    ``is_noise`` tells that the medians with and without it cannot be told apart: their 95 %
+    confidence intervals overlap.
+    """
+
+    recorder: str
+    share: float
+    is_noise: bool
+
+
+def overheads(manifest: Manifest) -> list[Overhead]:
+    """Return what each recorder costs, beside the timer's steps."""
+    timer = _pass(manifest, _TIMER)
+    if timer is None or not timer.steps_ns:
+        return []
+    alone = noise.of(timer.steps_ns)
+    found = []
+    for one in manifest.passes:
+        if one.recorder == _TIMER or not one.steps_ns:
+            continue
+        under = noise.of(one.steps_ns)
+        apart = (
+            under.median_low_ns > alone.median_high_ns or under.median_high_ns < alone.median_low_ns
+        )
+        share = under.median_ns / alone.median_ns - 1
+        found.append(Overhead(one.recorder, share, is_noise=not apart))
+    return found
 
 
 def _step(manifest: Manifest) -> str:
     timer = _pass(manifest, _TIMER)
     if timer is None or not timer.steps_ns:
         return ""
-    from tracelens.capture import noise
-
     found = noise.of(timer.steps_ns)
     text = f"{units.time(found.median_ns)} without a profiler ({noise.sentence(found)})"
     items = manifest.cost.get("items")
     if items:
-        rate = items / found.median_ns * 1e9
-        text += f" · {_figure(rate)} {manifest.cost['unit']}/s"
+        text += f" · {_rate(items / found.median_ns * 1e9, manifest.cost['unit'])}"
     return text
 
 
@@ -87,7 +109,11 @@ def _bound(manifest: Manifest) -> str:
 
 
 def _overhead(manifest: Manifest) -> str:
-    return ", ".join(f"{name} {share:+.1%}" for name, share in overheads(manifest).items())
+    return ", ".join(
+        f"{one.recorder} not told from the noise" if one.is_noise
+        else f"{one.recorder} {one.share:+.1%} of a step"
+        for one in overheads(manifest)
+    )  # fmt: skip
 
 
 def _memory(manifest: Manifest) -> str:
@@ -118,8 +144,10 @@ def _pass(manifest: Manifest, recorder: str) -> Pass | None:
     return next((p for p in manifest.passes if p.recorder == recorder), None)
 
 
-def _figure(number: float) -> str:
-    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+def _rate(per_s: float, unit: str) -> str:
+    if unit == "bytes":
+        return units.rate(per_s)
+    return f"{per_s:,.0f} {unit}/s" if per_s >= 100 else f"{per_s:.3g} {unit}/s"
 
 
 def plan_lines(cost: dict[str, Any], notes: Iterable[str], passes: Sequence[str]) -> list[str]:
