@@ -157,36 +157,32 @@ def help_of(path: str, *command: str) -> str:
 def ask(
     *command: str,
     patience_s: float | None = None,
-    cwd: Path | None = None,
-    variables: Mapping[str, str] | None = None,
+    into: Path | None = None,
 ) -> Answer:
     """Run a program and return what it prints; one that hangs is ended, with what it started.
 
     Args:
         command: the program and its arguments.
         patience_s: how long it may take; None: `PATIENCE_S`.
-        cwd: the folder it runs in.
-        variables: its environment; None: ours.
+        into: a file for its standard output, which may be large; the answer has the rest.
     """
     patience_s = PATIENCE_S if patience_s is None else patience_s
     try:
-        process = subprocess.Popen(  # noqa: S603
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-            cwd=cwd,
-            env=variables,
-        )
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        return Answer("", f"it cannot be run: {reason or error}")
+        with contextlib.ExitStack() as files:
+            process = subprocess.Popen(  # noqa: S603
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=files.enter_context(into.open("wb")) if into else subprocess.PIPE,
+                stderr=subprocess.PIPE if into else subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+    except OSError as error:
+        return Answer("", f"it cannot be run: {error.strerror or error}")
     with process:
         try:
-            text, _ = process.communicate(timeout=patience_s)
+            out, rest = process.communicate(timeout=patience_s)
         except subprocess.TimeoutExpired:
             end(process.pid)
             process.kill()
@@ -196,7 +192,7 @@ def ask(
             process.kill()
             raise
     failed = f"it ended with status {process.returncode}" if process.returncode else ""
-    return Answer(text[-_LONGEST:], failed)
+    return Answer((out or rest or "")[-_LONGEST:], failed)
 
 
 def end(group: int) -> None:

@@ -50,6 +50,47 @@ else:
     source, out = (pathlib.Path(sys.argv[sys.argv.index(flag) + 1]) for flag in ("-i", "-o"))
     {does}
 """
+_NCU = """
+import pathlib, subprocess, sys, time
+args = sys.argv[1:]
+valued = {valued!r}
+if args == ["--version"]:
+    print("NVIDIA (R) Nsight Compute Command Line Profiler")
+    print("Copyright (c) 2018-2025 NVIDIA Corporation")
+    print("Version {version} (build 1) (public-release)")
+elif args == ["--help"]:
+    print("\\n".join("  %s arg   What it does." % flag for flag in valued))
+elif args == ["--list-sets"]:
+    print("Identifier Sections    Enabled Estimated Metrics")
+    print("\\n".join("%-10s LaunchStats yes 9" % name for name in {sets!r}))
+elif args[0] == "--import":
+    {table}
+else:
+    given = dict()
+    while args and args[0].startswith("--"):
+        flag = args.pop(0)
+        if flag in ("--force-overwrite", "--nvtx"):
+            continue
+        if flag not in valued:
+            sys.exit("==ERROR== unrecognised option '%s'" % flag)
+        given[flag] = args.pop(0)
+    log = pathlib.Path(given["--log-file"].replace("%%", "%"))
+    log.write_text("==PROF== Connected to process 1\\n" + {says!r} + "\\n")
+    status = subprocess.run(args).returncode
+    if {leaves!r}:
+        pathlib.Path(given["--export"].replace("%%", "%") + ".ncu-rep").write_bytes(b"measured")
+    sys.exit(status)
+"""
+NCU_FLAGS: Final = (
+    "--target-processes", "--clock-control", "--set", "--section", "--replay-mode",
+    "--cache-control", "--profile-from-start", "--kernel-name-base", "--nvtx-include",
+    "--launch-skip", "--launch-count", "--log-file", "--export",
+)  # fmt: skip
+"""Flags of `ncu` with a value in every version that is looked at."""
+CSV: Final = (
+    '"ID","Process ID","Kernel Name","gpu__time_duration.sum"\n"","","","ns"\n'
+    '"0","7","gemm<float, 4>(int)","1,024"\n"1","7","gelu","512"\n'
+)
 IMPORTS: Final = "out.write_bytes(source.read_bytes())"
 
 
@@ -104,6 +145,24 @@ class Machine:
             values=values,
             leaves=leaves,
             export=self.whole_export() if export is None else export,
+        )
+        return self.program(path, body)
+
+    def ncu(
+        self,
+        version: str,
+        path: str = "bin/ncu",
+        *,
+        knows: tuple[str, ...] = ("--kernel-name",),
+        sets: tuple[str, ...] = ("basic", "detailed", "full", "roofline"),
+        says: str = "",
+        leaves: bool = True,
+        table: str = f"print({CSV!r}, end='')",
+    ) -> Path:
+        """Install an ncu that knows some flags besides `NCU_FLAGS`."""
+        valued = (*NCU_FLAGS, *knows)
+        body = _NCU.format(
+            version=version, valued=valued, sets=sets, says=says, leaves=leaves, table=table
         )
         return self.program(path, body)
 
