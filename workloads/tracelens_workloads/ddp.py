@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tracelens_workloads.models.training import Training
 
 STRATEGIES: Final = ("naive", "flat", "overlapped", "bucketed", "torch")
+_FIRST_BUCKET: Final = 1 << 20  # bytes of DistributedDataParallel's first bucket
 _AFTER_BACKWARD: Final = ("naive", "flat")
 _COPIES: Final = {"flat": 1, "bucketed": 1, "torch": 2}
 """How often a gradient is copied for the sake of fewer all-reduces."""
@@ -65,6 +66,15 @@ class Ddp(Gpt2):
             )
         if self.bucket_bytes < 1:
             raise UsageError(f"--bucket-mb is {self.bucket_mb:g}; it must be more than 0.")
+        if (
+            self.strategy == "torch"
+            and self.compile != "none"
+            and self.bucket_bytes < _FIRST_BUCKET
+        ):
+            raise UsageError(
+                f"--bucket-mb is {self.bucket_mb:g}, but torch.compile with "
+                "DistributedDataParallel takes no buckets below 1 MiB; take --bucket-mb 1.05."
+            )
         if self.mode == "forward":
             raise UsageError("--mode forward has no gradients to average; gpt2 runs it alone.")
         if self.cuda_graph:
