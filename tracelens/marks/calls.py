@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tracelens.marks import phases
 from tracelens.marks.ranges import is_recording, opened, pop, pop_last, push
+from tracelens.marks.records import nvtx_is_emitted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,7 +34,7 @@ class Call:
         module: `id` of the module.
         parent: the call within which it was made; None: the outermost.
         phase: the phase that was begun with it.
-        inputs: the nodes that its inputs come from; only while it runs.
+        inputs: the nodes that each of its inputs comes from; only while it runs.
         backward: stands for its range in backward.
     """
 
@@ -44,7 +45,7 @@ class Call:
         self.module = module
         self.parent = parent
         self.phase: phases.HookPhase | None = None
-        self.inputs: list[Any] = []
+        self.inputs: list[tuple[Any, ...]] = []
         self.backward = Backward(self)
 
     def lineage(self) -> list[Call]:
@@ -62,17 +63,17 @@ class Backward:
 
     Attributes:
         call: whose.
-        ends: how many nodes have to be reached before it ends; 0: nothing tells.
-        left: how many of them have not been reached.
+        inputs: how many of its inputs have gradients; it ends when all of them are reached.
+        reached: which ones are.
         task: the pass of the autograd engine in which its range was begun.
     """
 
-    __slots__ = ("call", "ends", "left", "task")
+    __slots__ = ("call", "inputs", "reached", "task")
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        self.ends = 0
-        self.left = 0
+        self.inputs = 0
+        self.reached: set[int] = set()
         self.task = -1
 
 
@@ -115,21 +116,23 @@ def end(module: Any, outputs: Any) -> None:
         _hook(call, inputs, _nodes((outputs,)))
 
 
-def _hook(call: Call, inputs: list[Any], outputs: list[Any]) -> None:
+def _hook(call: Call, inputs: list[tuple[Any, ...]], outputs: list[tuple[Any, ...]]) -> None:
     """Have the backward of a call begin and end with the nodes between its inputs and outputs."""
     # What it hands through, as nn.Identity does, has been computed by somebody else.
-    own = [node for node in outputs if node not in inputs]
+    others = {node for nodes in inputs for node in nodes}
+    own = {node: None for nodes in outputs for node in nodes if node not in others}
     for node in own:
         node.register_prehook(functools.partial(_begin_backward, call))
     if own:
-        call.backward.ends = len(inputs)
-        for node in inputs:
-            node.register_prehook(functools.partial(_end_backward, call))
+        call.backward.inputs = len(inputs)
+        for number, nodes in enumerate(inputs):
+            for node in nodes:
+                node.register_prehook(functools.partial(_reach, call.backward, number))
 
 
 def _begin_backward(call: Call, _gradients: Any) -> None:
-    if not is_recording() or _nvtx_is_emitted():
-        return
+    if not is_recording() or nvtx_is_emitted():
+        return  # torch's own ranges in NVTX tell whose backward it is, and these would cross them
     torch = sys.modules["torch"]
     task = torch._C._current_graph_task_id()
     lineage = call.lineage()
@@ -144,14 +147,14 @@ def _begin_backward(call: Call, _gradients: Any) -> None:
     for one in lineage:
         if one not in is_open and one.backward not in is_open:
             one.backward.task = task
-            one.backward.left = one.backward.ends
+            one.backward.reached.clear()
             push(one.backward, one.name)
 
 
-def _end_backward(call: Call, _gradients: Any) -> None:
-    backward = call.backward
-    backward.left -= 1
-    if backward.left == 0:
+def _reach(backward: Backward, number: int, _gradients: Any) -> None:
+    """End the backward of a call if this is the last of its inputs that it had to reach."""
+    backward.reached.add(number)
+    if len(backward.reached) == backward.inputs:
         pop(backward)
 
 
@@ -162,26 +165,26 @@ def _drop(task: int) -> None:
         pop_last()
 
 
-def _nvtx_is_emitted() -> bool:
-    """Whether torch itself emits NVTX: its ranges tell where backward is, and ours would cross."""
-    torch = sys.modules["torch"]
-    kinds = torch._C._profiler.ActiveProfilerType
-    return bool(torch._C._autograd._profiler_type() == kinds.NVTX)
-
-
 def _open_calls() -> Iterator[Call | Backward]:
     """Give the calls that this thread is in, in either direction, the innermost first."""
     return (one.key for one in reversed(opened()) if isinstance(one.key, (Call, Backward)))
 
 
-def _nodes(values: Iterable[Any]) -> list[Any]:
-    """Return the nodes of the graph that tensors come from, each once; leaves have none."""
+def _nodes(values: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """Return the nodes of the graph that tensors come from; leaves have none.
+
+    A view has a second one, that of what it is a view of: if the view is changed in place later,
+    the graph goes around its own.
+    """
     tensor = sys.modules["torch"].Tensor
-    found: dict[Any, None] = {}
+    found: dict[tuple[Any, ...], None] = {}
     for value in _tensors(values, tensor, _MOST_NESTED):
         try:
             if (node := value.grad_fn) is not None:
-                found[node] = None
+                base = value._base if value._is_view() else None
+                found[(node,) if base is None or base.grad_fn is None else (node, base.grad_fn)] = (
+                    None
+                )
         except RuntimeError:  # a view of something that was changed in a way autograd forbids
             continue
     return list(found)

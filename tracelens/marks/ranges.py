@@ -13,7 +13,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
-from tracelens.marks import nvtx
+from tracelens.marks import nvtx, records
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,7 +128,7 @@ def is_recording() -> bool:
     # First of all: torch.compile takes that for a constant, and looks at nothing further.
     if is_compiling():
         return False
-    return _listened_to or _torch_listens()
+    return _listened_to or records.is_wanted()
 
 
 def is_compiling() -> bool:
@@ -140,14 +140,8 @@ def is_compiling() -> bool:
 
 def push(key: object, name: str) -> None:
     """Begin a range on this thread."""
-    in_nvtx, record = True, None
-    if _torch_listens():
-        torch = sys.modules["torch"]
-        kind = torch._C._autograd._profiler_type()
-        # Under `emit_nvtx`, torch's own range goes to NVTX.
-        in_nvtx = kind != torch._C._profiler.ActiveProfilerType.NVTX
-        record = torch.autograd.profiler.record_function(name)
-        record.__enter__()
+    record = records.begin(name) if records.is_wanted() else None
+    in_nvtx = record is None or not records.nvtx_is_emitted()
     if in_nvtx:
         nvtx.push_range(name)
     _thread.stack.append(Open(key, in_nvtx, record))
@@ -171,19 +165,9 @@ def pop_last() -> None:
     if last.in_nvtx:
         nvtx.pop_range()
     if last.record is not None:
-        last.record.__exit__(None, None, None)
+        records.end(last.record)
 
 
 def opened() -> list[Open]:
     """Return the open ranges of this thread, the innermost last."""
     return _thread.stack
-
-
-def _torch_listens() -> bool:
-    profiler = sys.modules.get("torch.autograd.profiler")
-    if getattr(profiler, "_is_profiler_enabled", False):
-        return True
-    # The history of memory keeps annotations, too. Before CUDA is set up there is none.
-    if not getattr(sys.modules.get("torch.cuda"), "_initialized", False):
-        return False
-    return bool(sys.modules["torch"]._C._cuda_isHistoryEnabled())
