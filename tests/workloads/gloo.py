@@ -1,4 +1,4 @@
-"""Real processes joined by gloo, each running the same function of a test's file.
+"""Real processes joined by gloo (or NCCL), each running the same function of a test's file.
 
     results = run("tests.workloads.test_collectives:what_each_rank_does", 2, tmp_path)
 
@@ -22,9 +22,10 @@ _ROOT = Path(__file__).parents[2]
 _LIMIT_S = 120
 
 
-def run(function: str, world_size: int, folder: Path) -> list[Any]:
+def run(function: str, world_size: int, folder: Path, backend: str = "gloo") -> list[Any]:
     """Run a function in each of several ranks, and return what each of them returned."""
-    command = [sys.executable, "-W", "error", "-m", "tests.workloads.gloo", function, str(folder)]
+    module = [sys.executable, "-W", "error", "-m", "tests.workloads.gloo"]
+    command = [*module, function, str(folder), backend]
     ranks = []
     for rank in range(world_size):
         names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "OMP_NUM_THREADS": 1}
@@ -55,11 +56,13 @@ def _answer(folder: Path, rank: int) -> Path:
 
 
 def _main() -> int:
-    where, folder = sys.argv[1], Path(sys.argv[2])
+    where, folder, backend = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     module, _, name = where.partition(":")
     meeting = f"file://{folder / 'meeting'}"
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
+    if backend == "nccl":
+        torch.cuda.set_device(rank)
+    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=world_size)
     try:
         result = getattr(importlib.import_module(module), name)(rank, world_size, folder)
     except BaseException:  # noqa: BLE001 (the parent shows it, whatever it is)

@@ -65,6 +65,18 @@ def what_each_rank_does(rank: int, world_size: int, folder: Path) -> dict[str, A
     return found
 
 
+def what_each_gpu_does(rank: int, world_size: int, _folder: Path) -> list[bool]:
+    """Build and run each; a wrong result would be an error."""
+    finite = []
+    for kind in COLLECTIVES:
+        for dtype in DTYPES:
+            one = kind(megabytes=1.0, dtype=dtype, world_size=world_size, repeats=2, async_op=True)
+            program: Any = one.program(f"cuda:{rank}")
+            program.step()
+            finite.append(bool(program.buffers[0].got.isfinite().all()))
+    return finite
+
+
 def _result(one: Collective, rank: int, world_size: int) -> dict[str, Any]:
     """Do it on numbers that another rank can compute too, in the buffers of the program."""
     program = one.program("cpu")
@@ -292,3 +304,10 @@ def test_smaller_variants_are_valid_and_end_at_1_mb(kind: type[Collective]) -> N
 def test_impossible_options_are_refused(options: dict[str, Any], text: str) -> None:
     with pytest.raises(UsageError, match=text):
         workload.make(AllReduce, options)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two NVIDIA GPUs")
+def test_on_gpus_the_results_are_right_too(tmp_path: Path) -> None:
+    for found in gloo.run(f"{__name__}:what_each_gpu_does", 2, tmp_path, "nccl"):
+        assert found == [True] * len(COLLECTIVES) * len(DTYPES)

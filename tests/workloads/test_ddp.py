@@ -103,6 +103,11 @@ def what_each_rank_does(rank: int, world_size: int, folder: Path) -> dict[str, A
     return found
 
 
+def what_each_gpu_does(rank: int, world_size: int, _folder: Path) -> dict[str, Any]:
+    sgd = {"optimizer": "sgd", "batch": 4 * world_size}
+    return {name: _trained(_ddp(name, world_size, **sgd), f"cuda:{rank}") for name in STRATEGIES}
+
+
 def _modes(world_size: int) -> dict[str, dict[str, Any]]:
     """Return what is trained with so many ranks; more than two test the number, not the modes."""
     return MODES if world_size == 2 else {"adamw": MODES["adamw"]}
@@ -120,16 +125,16 @@ def _large(strategy: str, world_size: int) -> Ddp:
     return _ddp(strategy, world_size, d_model=128, d_ff=512, ctx=4, bucket_mb=0.2)
 
 
-def _trained(config: Gpt2) -> Weights:
+def _trained(config: Gpt2, device: str = "cpu") -> Weights:
     """Return weights after some steps, or gradients after the last where nothing is updated."""
     torch.manual_seed(0)
-    program = config.program("cpu")
+    program = config.program(device)
     for _ in range(STEPS):
         program.step()
     named = program.model.named_parameters()
     if config.mode == "train":
-        return {name: p.detach().clone() for name, p in named}
-    return {name: p.grad.clone() for name, p in named if p.grad is not None}
+        return {name: p.detach().cpu().clone() for name, p in named}
+    return {name: p.grad.cpu().clone() for name, p in named if p.grad is not None}
 
 
 def _began(**options: Any) -> Weights:
@@ -586,3 +591,12 @@ def test_one_rank_trains_without_a_launcher() -> None:
     for name, weight in trained.items():
         torch.testing.assert_close(weight, alone[name], rtol=0, atol=1e-7)
     torch.distributed.destroy_process_group()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two NVIDIA GPUs")
+def test_on_gpus_all_strategies_train_alike(tmp_path: Path) -> None:
+    for found in gloo.run(f"{__name__}:what_each_gpu_does", 2, tmp_path, "nccl"):
+        for strategy in STRATEGIES:
+            for name, weight in found[strategy].items():
+                torch.testing.assert_close(weight, found["naive"][name], rtol=0, atol=2e-8)
