@@ -130,7 +130,7 @@ def main() -> int:
     if outcome.failure is None:
         _leave()
         if rank is not None and mine.torch_device == "cpu" and mine.recorder != "nsys":
-            _exit(0)  # gloo's threads at times abort the end of Python; nsys writes its report in it
+            _exit(0)  # gloo's threads may abort the end of Python, in which nsys writes its report
         return 0
     if error is not None and outcome.failure.kind in _TRACED:
         traceback.print_exception(error)
