@@ -133,7 +133,10 @@ def paths_of(name: Name) -> list[str]:
     for place in PLACES[name]:
         found = sorted(map(str, ROOT.glob(place)), reverse=True)
         paths += [path for path in found if os.access(path, os.X_OK) and Path(path).is_file()]
-    return list({os.path.realpath(path): path for path in reversed(paths)}.values())[::-1]
+    each: dict[str, str] = {}
+    for path in paths:
+        each.setdefault(os.path.realpath(path), path)
+    return list(each.values())
 
 
 def tool(path: str) -> Tool:

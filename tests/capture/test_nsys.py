@@ -116,6 +116,7 @@ def test_the_real_nsys_records_the_wanted_steps_and_no_other(recorded: tuple[Wan
     assert found.pop("tracelens-window") == 1
     assert found == {"step": 2, "forward": 2, "backward": 2, "layer": 4}
     assert any("nsys's own" in line for line in said)
+    assert (wanted.folder / "began").stat().st_mode & 0o777 == 0o644  # not nsys's umask of 0
 
 
 @pytest.mark.nsys
@@ -287,6 +288,16 @@ def test_without_a_gpu_the_window_is_a_range_and_cuda_is_not_traced(
     assert "--nvtx-capture=tracelens-window@*" in command
     assert RECORDER.environment(on_cpu)["NSYS_NVTX_PROFILER_REGISTER_ONLY"] == "0"
     _scratch.forget(wanted.folder)
+
+
+@pytest.mark.parametrize("option", ["graph-nodes", "gpu-metrics", "backtrace"])
+def test_options_that_are_about_gpus_are_refused_without_one(
+    machine: Machine, wanted: Wanted, option: str
+) -> None:
+    machine.package("2023.2.1", knows=NEW)
+    on_cpu = replace(wanted, device="cpu", options={option: True})
+
+    assert RECORDER.unusable(on_cpu) == f"{option} needs a GPU; leave it out."
 
 
 def test_a_whole_program_has_no_window(machine: Machine, wanted: Wanted) -> None:

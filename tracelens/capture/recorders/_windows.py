@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 RANGE: Final = "tracelens-window"
 """The NVTX range around the recorded steps of a program that does not use CUDA."""
 
+_UMASK: Final = 0o022
+
 
 class Bounded(Session):
     """Opens the profiler's window at the first recorded step, and closes it after the last.
@@ -25,6 +28,11 @@ class Bounded(Session):
     def __init__(self, wanted: Wanted) -> None:
         self._has_others = (wanted.processes or 1) > 1
         self._is_open = False
+
+    def open(self) -> None:
+        """Set the umask, if nsys has left none: anybody could write to the program's files."""
+        mask = os.umask(_UMASK)
+        os.umask(mask or _UMASK)
 
     def begin(self) -> None:
         """Open the window."""

@@ -13,7 +13,7 @@ from tracelens.capture.recorder import Made, Recorder, Session
 from tracelens.capture.recorders import _reports as reports
 from tracelens.capture.recorders import _said, _scratch
 from tracelens.capture.recorders._reports import EXPORT, REPORT, STREAM
-from tracelens.capture.recorders._windows import RANGE, CudaBounded, NvtxBounded
+from tracelens.capture.recorders._windows import RANGE, Bounded, CudaBounded, NvtxBounded
 from tracelens.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -72,11 +72,11 @@ class Nsys(Recorder):
         choice, why_not = choose(wanted)
         if choice is None:
             return f"{why_not}. {_GET}."
-        if wanted.is_on("gpu-metrics"):
-            if wanted.device == "cpu":
-                return "gpu-metrics needs a GPU; leave it out."
-            if tools.may_read_counters() is False:
-                return f"GPU metrics {tools.COUNTERS_CLOSED}. Or leave gpu-metrics out."
+        if wanted.device == "cpu":
+            of_gpus = next((one for one in self.options if wanted.is_on(one)), "elsewhere")
+            return None if of_gpus == "elsewhere" else f"{of_gpus} needs a GPU; leave it out."
+        if wanted.is_on("gpu-metrics") and tools.may_read_counters() is False:
+            return f"GPU metrics {tools.COUNTERS_CLOSED}. Or leave gpu-metrics out."
         level = tools.sampling_level() or "0"
         if wanted.is_on("backtrace") and level.isdigit() and int(level) > 2:
             return (
@@ -120,7 +120,7 @@ class Nsys(Recorder):
     def session(self, wanted: Wanted, rank: int | None) -> Session:  # noqa: ARG002 (all ranks do the same)
         """Return what opens and closes nsys's window in the recorded process."""
         if wanted.steps is None:
-            return Session()
+            return Bounded(wanted)
         return CudaBounded(wanted) if wanted.device == "cuda" else NvtxBounded(wanted)
 
     def finish(self, wanted: Wanted, say: Callable[[str], None]) -> list[Made]:
@@ -276,6 +276,10 @@ def _finished(wanted: Wanted, stream: Path | None, say: Callable[[str], None]) -
     if stream:
         stream.unlink(missing_ok=True)
     say(f"{EXPORT} is nsys's own ({exporter.version}).")
+    if wanted.device == "cpu":
+        say(
+            "Without a GPU it holds ranges and calls of the system; --with torch records operators."
+        )
     if wanted.is_on("graph-nodes"):
         say("Every node of CUDA graphs was traced, which slows them down.")
     return [Made(EXPORT), Made(REPORT, is_recording=False)]
