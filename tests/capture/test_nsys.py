@@ -524,7 +524,7 @@ def test_a_recording_that_nsys_could_not_move_is_taken_from_where_it_is(
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        ("pass", "before its first recorded step"),
+        ("pass", "the program ended before step 3, the first recorded"),
         ("print('ERR_NVGPUCTRPERM')", "NVreg_RestrictProfilingToAdminUsers=0"),
         ("print('Agent launcher failed.')", "TMPDIR"),
         ("print('Capture range started in the application.')", "see logs/nsys.log"),

@@ -313,7 +313,9 @@ def _nothing(wanted: Wanted) -> str:
     if known := _said.meaning(text, _REFUSALS):
         return f"nsys recorded nothing: {known}."
     if wanted.steps is not None and "Generated:" in text and "range started" not in text:
-        return "nsys recorded nothing: the program ended before its first recorded step."
+        first = f"the program ended before step {wanted.warmup}, the first recorded"
+        hint = " Mark its steps by tracelens.step(), or record all of it with --whole."
+        return f"nsys recorded nothing: {first}.{hint if wanted.processes is None else ''}"
     said = next((line for line in text.splitlines() if line.startswith(_REFUSED)), "")
     why = tools.plain(said) or f"see {log.relative_to(wanted.folder)}"
     return f"nsys recorded nothing: {why}."
