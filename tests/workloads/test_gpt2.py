@@ -445,6 +445,26 @@ def test_a_compiled_model_is_one_graph_and_trains_to_the_same_weights() -> None:
     assert run.returncode == 0, run.stderr
 
 
+FLEX = """
+import torch
+from tracelens_workloads.models.attention import flex, naive
+
+q, k, v = torch.randn(3, 2, 4, 32, 16)
+with torch.no_grad():  # the CPU has no way back
+    for k, v in ((k, v), (k[:, :2], v[:, :2])):
+        for causal in (True, False):
+            found, expected = flex(q, k, v, causal), naive(q, k, v, causal)
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+"""
+
+
+@pytest.mark.slow
+def test_flex_attention_is_the_naive_one() -> None:
+    run = subprocess.run([sys.executable, "-c", FLEX], capture_output=True, text=True)  # noqa: PLW1510
+
+    assert run.returncode == 0, run.stderr
+
+
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 

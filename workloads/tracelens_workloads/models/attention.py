@@ -99,9 +99,28 @@ def sdpa_cudnn(
 
 def flex(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = True) -> torch.Tensor:
     """FlexAttention: a kernel compiled for its mask, which skips the blocks above the diagonal."""
-    mask = _block_mask(q.shape[-2], k.shape[-2], q.device) if causal else None
-    grouped = q.shape[1] != k.shape[1]
-    return _compiled_flex()(q, k, v, block_mask=mask, enable_gqa=grouped)
+    from torch.nn.attention.flex_attention import flex_attention
+
+    run: Callable[..., Any] = flex_attention
+    if not torch.compiler.is_compiling():
+        run = _compiled(flex_attention)
+    mask = past(q.shape[-2], k.shape[-2], str(q.device)) if causal else None
+    out: torch.Tensor = run(q, k, v, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+    return out
+
+
+def past(queries: int, keys: int, device: str) -> Any:
+    """Return FlexAttention's mask of the keys that do not come after their query; made once.
+
+    Compiled code makes it anew each time, unless it was made before.
+    """
+    found = _MASKS.get((queries, keys, device))
+    if found is None:
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        found = create_block_mask(_not_after, None, None, queries, keys, device=device)
+        _MASKS[queries, keys, device] = found
+    return found
 
 
 IMPLEMENTATIONS: Final[dict[str, Attention]] = {
@@ -128,21 +147,16 @@ def _has_flex() -> bool:
     return importlib.util.find_spec("torch.nn.attention.flex_attention") is not None
 
 
-@functools.cache
-def _compiled_flex() -> Callable[..., torch.Tensor]:
-    from torch.nn.attention.flex_attention import flex_attention
-
-    return torch.compile(flex_attention, dynamic=False)
+def _not_after(_batch: Any, _head: Any, query: Any, key: Any) -> Any:
+    return query >= key
 
 
 @functools.cache
-def _block_mask(queries: int, keys: int, device: torch.device) -> Any:
-    from torch.nn.attention.flex_attention import create_block_mask
+def _compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    return torch.compile(function, dynamic=False)
 
-    def past(_batch: Any, _head: Any, query: Any, key: Any) -> Any:
-        return query >= key
 
-    return create_block_mask(past, None, None, queries, keys, device=str(device))
+_MASKS: Final[dict[tuple[int, int, str], Any]] = {}
 
 
 def _imported(path: str) -> Attention:

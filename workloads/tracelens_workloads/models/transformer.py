@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from tracelens_workloads._torch import TORCH_DTYPES
-from tracelens_workloads.models.attention import choose, naive, output, scores, softmax
+from tracelens_workloads.models.attention import choose, naive, output, past, scores, softmax
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -280,6 +280,8 @@ def build(config: Gpt2, device: str = "cpu") -> Transformer:
     """
     computed_in = TORCH_DTYPES[config.dtype]
     attend = choose(config.attention, config.kernel, device, computed_in)
+    if config.attention == "flex":
+        past(config.ctx, config.ctx, str(torch.empty(0, device=device).device))
     model = on_meta(config.architecture, attend, recompute=config.checkpoint_activations)
     return allocate(model, torch.float32 if config.autocast else computed_in, device)
 
