@@ -16,8 +16,8 @@ import pytest
 
 from tests.recorders import Scripted, Toy, known, python
 from tracelens.capture import folder as folders
+from tracelens.capture import passes, record
 from tracelens.capture import plan as plans
-from tracelens.capture import record
 from tracelens.capture.machine import Machine
 from tracelens.capture.plan import Asked, Request
 from tracelens.capture.recorder import Made
@@ -206,6 +206,37 @@ def test_a_program_that_hangs_is_ended_with_all_that_it_started(
 
     assert states(made) == [("torch", "killed", "it ran longer than --timeout allows")]
     assert not _is_alive(int((tmp_path / "pid").read_text()))
+
+
+def test_a_recorder_that_hangs_when_the_program_is_over_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passes, "_LATE_S", 1.0)
+    recorders = {"nsys": Scripted("nsys", fails="there is no report"),
+                 "torch": Scripted("torch", leaves=[TRACE])}  # fmt: skip
+    known(monkeypatch, toy=Toy, **recorders)
+    text = "answer(1, 2); import time; time.sleep(600)"
+    monkeypatch.setattr(plans, "program", lambda _request: list(program(text)))
+    request = Request("toy", Toy(), "toy", asked=(Asked("nsys"), Asked("torch")), steps=2)
+    plan = plans.make(request, HERE, tmp_path)
+    manifest = record.begin(request, plan, HERE, tmp_path, [])
+
+    made = record.run(request, plan, manifest, tmp_path, lambda _line: None)
+
+    why = "the program was over, and its recorder did not end; there is no report"
+    status = "the program ended with status -2"
+    assert states(made) == [("nsys", "killed", why), ("torch", "done", status)]
+
+
+def test_a_program_that_fails_at_once_is_told_before_what_its_recorder_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Scripted("nsys", fails="nsys recorded nothing")
+
+    made = captured(tmp_path, "raise SystemExit('no data')", one, monkeypatch=monkeypatch)
+
+    why = "the program ended with status 1: no data; nsys recorded nothing"
+    assert states(made) == [("nsys", "failed", why)]
 
 
 def test_a_program_that_is_not_there_fails_its_pass(

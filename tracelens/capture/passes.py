@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _GRACE_S: Final = 20.0
 _POLL_S: Final = 0.05
+_LOOK_S: Final = 1.0
+_LATE_S: Final = 900.0
 _TAIL_BYTES: Final = 20_000
 _TELLING: Final = {"out of memory": 0, "stopped": 2}
 """Kinds of failures that tell more (less) than others: ranks are stopped as another one fails."""
@@ -35,11 +37,37 @@ _SHELL_SIGNALS: Final = 128  # what shells and launchers add to the number of a 
 
 @dataclass(frozen=True)
 class _End:
-    """How a program ended: by itself, `interrupted`, or at its time `limit`."""
+    """How a program ended: by itself, `interrupted`, at its time `limit`, or since it `hangs`."""
 
     status: int
     by: str
     log: Path
+
+
+class _Limits:
+    """How long a pass may take: as long as was said, and a while after its program has answered.
+
+    A profiler that hangs when the program is over would otherwise be waited for without end.
+    """
+
+    def __init__(self, limit_s: float | None, job: Job) -> None:
+        self._deadline = None if limit_s is None else time.monotonic() + limit_s
+        self._job = job
+        self._looked = 0.0
+        self._answered: float | None = None
+
+    def passed(self) -> str:
+        """Return which limit has been passed, if one has: `limit` or `hangs`."""
+        now = time.monotonic()
+        if self._deadline is not None and now > self._deadline:
+            return "limit"
+        if now - self._looked > _LOOK_S:
+            self._looked = now
+            processes = self._job.wanted.processes
+            if self._answered is None and processes and len(jobs.outcomes(self._job)) == processes:
+                self._answered = now
+        late = self._answered is not None and now - self._answered > _LATE_S
+        return "hangs" if late else ""
 
 
 class Interrupted(Exception):  # noqa: N818 (it is what happened, no fault)
@@ -93,7 +121,7 @@ def run(
     log = folder / "logs" / f"{planned.name}.log"
     log.parent.mkdir(exist_ok=True)
     began = time.perf_counter()
-    end = _run(command, variables, log, limit_s, echo=echo)
+    end = _run(command, variables, log, _Limits(limit_s, job), echo=echo)
     done = Pass(
         recorder=planned.name,
         options=dict(planned.options),
@@ -112,7 +140,7 @@ def _run(
     command: Sequence[str],
     variables: dict[str, str],
     log: Path,
-    limit_s: float | None,
+    limits: _Limits,
     *,
     echo: bool,
 ) -> _End:
@@ -132,7 +160,7 @@ def _run(
     with process, log.open("rb") as written:
         ended = ""
         try:
-            ended = _watched(process, written, limit_s, echo=echo)
+            ended = _watched(process, written, limits, echo=echo)
         except KeyboardInterrupt:
             ended = "interrupted"
         if ended:
@@ -142,16 +170,15 @@ def _run(
 
 
 def _watched(
-    process: subprocess.Popen[bytes], written: BinaryIO, limit_s: float | None, *, echo: bool
+    process: subprocess.Popen[bytes], written: BinaryIO, limits: _Limits, *, echo: bool
 ) -> str:
-    deadline = None if limit_s is None else time.monotonic() + limit_s
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_POLL_S)
             return ""
         _shown(written, echo=echo)
-        if deadline is not None and time.monotonic() > deadline:
-            return "limit"
+        if passed := limits.passed():
+            return passed
 
 
 def _shown(written: BinaryIO, *, echo: bool) -> None:
@@ -220,6 +247,8 @@ def _state(outcomes: Sequence[Outcome], job: Job, end: _End, problem: str) -> tu
         return "interrupted", "stopped by the user"
     if end.by == "limit":
         return "killed", "it ran longer than --timeout allows"
+    if end.by == "hangs" and problem:
+        return "killed", f"the program was over, and its recorder did not end; {problem}"
     failures = [outcome.failure for outcome in outcomes if outcome.failure]
     if failures:
         worst = min(failures, key=lambda failure: _TELLING.get(failure.kind, 1))
@@ -229,6 +258,8 @@ def _state(outcomes: Sequence[Outcome], job: Job, end: _End, problem: str) -> tu
     has_steps = any(outcome.steps_ns for outcome in outcomes)
     if (number := _signal_number(end.status)) and not has_steps:
         return "killed", _killed_by(number)
+    if end.status and not has_steps:
+        return "failed", "; ".join(filter(None, [_no_steps(job, end), problem]))
     if problem:
         return "failed", problem
     if not has_steps and job.wanted.steps is not None:
