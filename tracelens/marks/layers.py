@@ -85,7 +85,7 @@ def instrument(
     for path, module in paths(model, name, depth):
         if _before(module) is None:
             undo.callback(_hook(module, path, "forward" if phases else None))
-    undo.callback(_watch_compile())
+    _watch_compile(undo)
     if phases:
         undo.callback(watch_backward())
         for one in optimizers:
@@ -191,37 +191,67 @@ def _before(module: Any) -> _Before | None:
     )
 
 
-def _watch_compile() -> Callable[[], None]:
-    """Have modules that are compiled in place from now on keep their ranges."""
+def _watch_compile(undo: contextlib.ExitStack) -> None:
+    """Have modules that are compiled from now on keep their ranges."""
 
-    def compiled(module: Any) -> None:
+    def in_place(module: Any) -> None:
         if (before := _before(module)) is not None:
             wrap_compiled(module, before, _After())
 
-    return watch_compile(compiled)
+    def around(module: Any) -> None:
+        if (before := _before(module._orig_mod)) is not None and _before(module) is None:
+            undo.callback(_hook(module, before.path, before.phase))
+
+    undo.callback(watch_compile(in_place, around))
 
 
-def watch_compile(compiled: Callable[[Any], None]) -> Callable[[], None]:
-    """Have a function called with each module that `Module.compile` has compiled in place."""
+def watch_compile(
+    in_place: Callable[[Any], None], around: Callable[[Any], None] | None = None
+) -> Callable[[], None]:
+    """Have functions called with the modules that are compiled.
+
+    Args:
+        in_place: takes those that `Module.compile` has compiled.
+        around: takes those that `torch.compile` has made around others.
+
+    Returns:
+        What ends this.
+    """
     import torch
 
-    module_class: Any = torch.nn.Module
-    original = module_class.compile
+    def wrapped(made: Any) -> None:
+        if around and isinstance(made, torch.nn.Module) and hasattr(made, "_orig_mod"):
+            around(made)
+
+    undo_method = _after(torch.nn.Module, "compile", lambda module, _made: in_place(module))
+    undo_function = _after(torch, "compile", lambda _model, made: wrapped(made))
+
+    def undo() -> None:
+        undo_method()
+        undo_function()
+
+    return undo
+
+
+def _after(owner: Any, name: str, tell: Callable[[Any, Any], None]) -> Callable[[], None]:
+    """Have a function told of the first argument and the result of each call of another."""
+    original = getattr(owner, name)
     is_on = True
 
     @functools.wraps(original)
-    def compile_in_place(module: Any, *args: Any, **kwargs: Any) -> None:
-        original(module, *args, **kwargs)
-        if is_on:
-            compiled(module)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        made = original(*args, **kwargs)
+        if is_on and not is_compiling():
+            tell(args[0] if args else None, made)
+        return made
 
     def undo() -> None:
         nonlocal is_on
         is_on = False
-        if module_class.compile is compile_in_place:
-            module_class.compile = original
+        if getattr(owner, name) is called:
+            setattr(owner, name, original)
 
-    module_class.compile = compile_in_place
+    setattr(owner, name, called)
     return undo
 
 
