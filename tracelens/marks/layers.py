@@ -105,6 +105,11 @@ def paths(model: Any, name: str = "", depth: int | None = None) -> Iterator[tupl
             yield ".".join(filter(None, (name, *names))) or own, module
 
 
+def is_instrumented(module: Any) -> bool:
+    """Whether a module has ranges of `instrument`."""
+    return _before(module) is not None
+
+
 def wrap_compiled(module: Any, before: Callable[..., None], after: Callable[..., None]) -> None:
     """Put hooks around what `Module.compile` has made of a module: its own are compiled away."""
     module._compiled_call_impl = _Compiled(module, module._compiled_call_impl, before, after)

@@ -132,10 +132,12 @@ def is_recording() -> bool:
 
 
 def is_compiling() -> bool:
-    """Whether torch.compile is tracing the caller: a compiled region has no ranges inside."""
+    """Whether torch is tracing the caller: what it compiles or exports has no ranges inside."""
     torch = sys.modules.get("torch")
     compiler = getattr(torch, "compiler", None)  # not there yet while torch is being imported
-    return compiler is not None and compiler.is_compiling()
+    if compiler is None:
+        return False
+    return compiler.is_compiling() or sys.modules["torch"]._C._get_tracing_state() is not None
 
 
 def push(key: object, name: str) -> None:

@@ -59,6 +59,8 @@ def step() -> Step:
     """
     global _is_marked  # noqa: PLW0603 (of the program: whether it says itself where steps begin)
     if not is_compiling():
+        if not _is_marked:
+            abandon()  # what hooks took for a step
         _is_marked = True
         begin()
     return _STEP
