@@ -76,8 +76,12 @@ def output(weights: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 def sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool = True) -> torch.Tensor:
     """PyTorch's `scaled_dot_product_attention`, by the kernel that it chooses itself."""
-    # torch 2.4 knows no groups, and needs to hear of them only where there are some.
-    grouped: dict[str, Any] = {} if q.shape[1] == k.shape[1] else {"enable_gqa": True}
+    grouped: dict[str, Any] = {}
+    if q.shape[1] != k.shape[1]:
+        if _KNOWS_GROUPS:
+            grouped = {"enable_gqa": True}
+        else:
+            k, v = _for_every_head(q, k), _for_every_head(q, v)
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal, **grouped)
 
 
@@ -156,6 +160,7 @@ def _compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tens
     return torch.compile(function, dynamic=False)
 
 
+_KNOWS_GROUPS: Final = [int(n) for n in torch.__version__.split(".")[:2]] >= [2, 5]
 _MASKS: Final[dict[tuple[int, int, str], Any]] = {}
 
 

@@ -229,9 +229,7 @@ def backward(a: Architecture, run: Training) -> list[Work]:
     """
     T, C, size, stream = run.tokens, a.d_model, run.size, run.weight_size
     LTF = a.layers * T * a.d_ff
-    rows = V_rows = a.vocab * C
-    if a.positions == "learned":
-        rows = V_rows + a.max_positions * C
+    rows = (a.vocab + (a.max_positions if a.positions == "learned" else 0)) * C
     norms = (2 * a.layers + 1) * T * C
     moved = {"gelu": 3, "swiglu": 5}[a.mlp] * LTF * size
     logits = T * a.vocab
