@@ -46,6 +46,7 @@ ROOMS: Final[Mapping[str, Room]] = {
     "exporter": Room("tracelens.exports", "EXPORTER"),
     "recorder": Room("tracelens.capture.recorders", "RECORDER"),
     "workload": Room("tracelens_workloads", "WORKLOAD"),
+    "page": Room("tracelens_dashboards.pages", "PAGE"),
 }
 
 

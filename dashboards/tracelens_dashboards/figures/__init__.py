@@ -1,0 +1,1 @@
+"""Figures that pages and reports share: from frames of tracelens to plotly figures."""
