@@ -29,6 +29,8 @@ DEFAULT_PHASES: Final[Mapping[str, str]] = {
     "forward": _EDGE.format("(?:forward|fwd)"),
     "backward": _EDGE.format("(?:backward|bwd)"),
     "optimizer": _EDGE.format("(?:optimi[sz]er|optim|opt[ _.]?step|zero_grad)"),
+    "prefill": r"^prefill[\s_#:=-]*\d*$",
+    "decode": r"^decode[\s_#:=-]*\d*$",
 }
 """Phase -> what the range names say. `loss` and `data` are no phases unless asked for by name."""
 
@@ -36,7 +38,7 @@ _AMBIGUOUS: Final = -2
 _CODE: Final = pl.Int8
 _AUTOMATIC: Final = re.compile(r"^Optimizer\.(?:step|zero_grad)#")
 _NUMBERING: Final = " 0123456789#:._-"
-_MAYBE_PHASE: Final = r"(?i)forward|fwd|backward|bwd|opti|opt.?step|zero_grad"
+_MAYBE_PHASE: Final = r"(?i)forward|fwd|backward|bwd|opti|opt.?step|zero_grad|^prefill|^decode"
 
 
 @dataclass(frozen=True)
