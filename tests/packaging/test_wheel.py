@@ -55,9 +55,16 @@ def test_the_wheel_holds_the_package_its_types_its_license_and_no_tests(wheel: P
 
 def test_the_wheel_holds_every_module_of_the_package(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    modules = {str(file.relative_to(ROOT)) for file in (ROOT / "tracelens").rglob("*.py")}
+    modules = {
+        str(file.relative_to(package.parent))
+        for package in (ROOT / "tracelens", *ROOT.glob("*/tracelens_*"))
+        for file in package.rglob("*")
+        if file.suffix in (".py", ".js", ".css") and "__pycache__" not in file.parts
+    }
 
     assert modules <= names
+    assert "tracelens_workloads/gpt2.py" in modules
+    assert "tracelens_dashboards/assets/shell.js" in modules
 
 
 def test_it_brings_no_torch_numpy_or_pandas(binaries: Path) -> None:
@@ -66,6 +73,48 @@ def test_it_brings_no_torch_numpy_or_pandas(binaries: Path) -> None:
 
     assert {"tracelens-gpu", "polars", "click", "rich"} <= names
     assert not names & {"torch", "triton", "numpy", "pandas", "pyarrow", "pytest"}
+
+
+def test_without_torch_workloads_are_listed_and_reckoned_and_said_to_need_it(
+    binaries: Path, tmp_path: Path
+) -> None:
+    listed = run(binaries / "tracelens", "list", "workloads", cwd=tmp_path)
+    refused = subprocess.run(
+        [binaries / "tracelens", "capture", "gpt2-small"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "gpt2" in listed
+    assert refused.returncode == 4
+    assert "pip install 'tracelens-gpu[capture]'" in refused.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_dash_the_explorer_says_what_it_needs(binaries: Path, tmp_path: Path) -> None:
+    refused = subprocess.run(
+        [binaries / "tracelens", "explore", "."],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert refused.returncode == 2
+    assert "pip install 'tracelens-gpu[explore]'" in refused.stderr
+
+
+def test_marks_work_without_torch_and_nvtx(binaries: Path, tmp_path: Path) -> None:
+    program = (
+        "import tracelens\n"
+        "for _ in range(2):\n"
+        "    with tracelens.step(), tracelens.phase('forward'), tracelens.span('layer'): pass\n"
+        "print('ran')"
+    )
+
+    assert run(binaries / "python", "-c", program, cwd=tmp_path) == "ran\n"
 
 
 def test_the_command_says_its_version_and_helps(binaries: Path, tmp_path: Path) -> None:
