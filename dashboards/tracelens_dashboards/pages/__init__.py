@@ -31,6 +31,8 @@ class Page:
         needs: recordings that have it: any, those with a trace, those with memory.
         register: adds the page's callbacks and routes to the app, once, before it serves. State is
             never kept on the server: all of it stands in the URL, and comes with each request.
+        keys: what its keys do, (key, what it does), for the help that `?` opens. The page's own
+            script listens to them; `?`, `t` and the digits are the shell's.
     """
 
     title: str
@@ -38,3 +40,4 @@ class Page:
     layout: Callable[[Opened, dict[str, str]], Any]
     needs: Needs = "any"
     register: Callable[[dash.Dash, Library], None] = _nothing
+    keys: tuple[tuple[str, str], ...] = ()
