@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import traceback
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
@@ -11,7 +13,8 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Input, Output, State, dcc, html
 
 from tracelens import registry
-from tracelens.errors import TracelensError
+from tracelens.errors import TracelensError, UnreadableError
+from tracelens_dashboards import palette
 from tracelens_dashboards.names import plain
 
 if TYPE_CHECKING:
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
 _WATCH_MS: Final = 5_000
 _PATH: Final = re.compile(r"^/([0-9a-f]{12})(?:/([a-z_]+))?/?$")
+_KEYS: Final = (("1 … 9", "open a page"), ("t", "light or dark"), ("?", "this help"))
+_LONGEST: Final = 2_000
 
 
 def create(library: Library) -> dash.Dash:
@@ -31,11 +36,13 @@ def create(library: Library) -> dash.Dash:
         serve_locally=True,
         suppress_callback_exceptions=True,
         enable_mcp=False,
+        on_error=_failed,
     )
     app.layout = lambda: _shell(library)
     for page in pages().values():
         page.register(app, library)
     _register(app, library)
+    _register_in_browser(app)
     return app
 
 
@@ -52,12 +59,15 @@ def query(search: str | None) -> dict[str, str]:
 
 def _shell(library: Library) -> Any:
     """Return what stands around the pages; read anew for each browser that comes."""
+    colours: Any = {"data-palette": json.dumps(palette.for_browser())}
     return dmc.MantineProvider(
         id="theme",
         defaultColorScheme="auto",
         children=[
             dcc.Location(id="url", refresh="callback-nav"),
             dcc.Interval(id="watch", interval=_WATCH_MS),
+            dcc.Store(id="shown"),
+            html.Div(id="palette", hidden=True, **colours),
             dmc.AppShell(
                 [
                     dmc.AppShellHeader(_header(library), px="md"),
@@ -65,47 +75,52 @@ def _shell(library: Library) -> Any:
                     dmc.AppShellMain(html.Main(id="page")),
                 ],
                 header={"height": 52},
-                navbar={"width": 160, "breakpoint": "sm"},
+                navbar={"width": 150, "breakpoint": "sm"},
                 padding="md",
             ),
-            dmc.Modal(id="keys", title="Keys", children=_keys()),
+            dmc.Modal(id="keys", title="Keys", children=html.Table(id="key-list")),
+            dmc.Modal(id="problems", title="What could not be read", size="lg"),
         ],
     )
 
 
 def _header(library: Library) -> Any:
+    recording: Any = {"aria-label": "Recording"}
     return dmc.Group(
         [
             dcc.Link("tracelens", href="/", className="brand"),
             dmc.Select(
                 id="run",
-                data=_choices(library.items),
+                data=_choices(library),
                 searchable=True,
-                w=420,
-                **{"aria-label": "Recording"},
+                allowDeselect=False,
+                w=380,
+                **recording,
             ),
-            dmc.Button("Look for new runs", id="refresh", variant="subtle", size="xs"),
+            _button("refresh", "Look for new runs"),
             html.Span(id="notice", className="notice", role="status"),
-            html.Span(style={"flex": 1}),
-            dmc.Button("Copy link", id="copy-link", variant="subtle", size="xs"),
-            dmc.Button("Light / dark", id="scheme", variant="subtle", size="xs"),
-            dmc.Button("?", id="help", variant="subtle", size="xs", **{"aria-label": "Keys"}),
+            _button("problems-open", ""),
+            html.Span(className="shell-space"),
+            _button("copy-link", "Copy link"),
+            _button("scheme", "Light / dark"),
+            _button("help", "Keys ?"),
         ],
         h="100%",
-        gap="sm",
+        gap="xs",
         wrap="nowrap",
     )
 
 
-def _keys() -> Any:
-    rows = [("?", "this help"), ("1 … 9", "the pages"), ("t", "light or dark")]
-    return html.Table(
-        [html.Tr([html.Td(html.Kbd(key)), html.Td(does)]) for key, does in rows], id="key-list"
-    )
+def _button(name: str, text: str) -> Any:
+    return dmc.Button(text, id=name, variant="subtle", size="compact-sm")
 
 
-def _choices(items: list[Item]) -> list[dict[str, str]]:
-    return [{"value": item.id, "label": plain(item.title)} for item in items]
+def _choices(library: Library) -> list[dict[str, str]]:
+    return [{"value": item.id, "label": _label(library, item)} for item in library.items]
+
+
+def _label(library: Library, item: Item) -> str:
+    return plain(item.title) + (" (cannot be read)" if library.is_failed(item.id) else "")
 
 
 def _register(app: dash.Dash, library: Library) -> None:
@@ -113,55 +128,67 @@ def _register(app: dash.Dash, library: Library) -> None:
         Output("page", "children"),
         Output("navigation", "children"),
         Output("run", "value"),
+        Output("shown", "data"),
+        Output("key-list", "children"),
         Input("url", "pathname"),
         State("url", "search"),
     )
-    def _page(path: str | None, search: str | None) -> tuple[Any, Any, Any]:
+    def _page(path: str | None, search: str | None) -> tuple[Any, Any, Any, Any, Any]:
         chosen, name = _chosen(library, path)
-        if chosen is None:
-            return _nothing(library), [], None
         try:
-            opened = library.open(chosen)
-        except TracelensError as error:
-            return _problem(error), [], None
+            opened = library.open(chosen) if chosen else None
+        except UnreadableError as error:
+            return _problem(error), [], None, {"title": "tracelens"}, _keys(None)
+        if opened is None:
+            return _nothing(library), [], None, {"title": "tracelens"}, _keys(None)
         known = {n: p for n, p in pages().items() if _has(opened, p)}
         name = name if name in known else next(iter(known), "")
-        links = [_link(chosen, n, p, active=n == name) for n, p in known.items()]
-        return _layout(known.get(name), opened, query(search)), links, chosen
-
-    @app.callback(
-        Output("url", "pathname"),
-        Output("url", "search"),
-        Input("run", "value"),
-        State("url", "pathname"),
-        prevent_initial_call=True,
-    )
-    def _choose(chosen: str | None, path: str | None) -> tuple[Any, Any]:
-        now, name = _chosen(library, path)
-        if not chosen or chosen == now:
-            return dash.no_update, dash.no_update
-        return f"/{chosen}/{name}" if name else f"/{chosen}", ""
+        page = known.get(name)
+        links = [_link(opened.item.id, n, p, active=n == name) for n, p in known.items()]
+        title = f"{plain(opened.item.title)} · {page.title if page else 'tracelens'}"
+        shown = {"id": chosen, "title": title}
+        return _layout(page, opened, query(search)), links, chosen, shown, _keys(page)
 
     @app.callback(
         Output("run", "data"),
         Output("notice", "children"),
+        Output("problems", "children"),
+        Output("problems-open", "children"),
         Input("refresh", "n_clicks"),
         Input("watch", "n_intervals"),
-        prevent_initial_call=True,
+        Input("shown", "data"),
     )
-    def _watch(_clicks: int | None, _ticks: int | None) -> tuple[Any, Any]:
+    def _watch(_clicks: int | None, _ticks: int | None, _shown: Any) -> tuple[Any, Any, Any, Any]:
+        """Tell what there is by now; the list itself changes when the user asks for it."""
         if dash.ctx.triggered_id == "refresh":
             library.refresh()
-            return _choices(library.items), ""
         unseen = library.unseen()
-        runs = "run" if unseen == 1 else "runs"
-        return dash.no_update, f"{unseen} new {runs}" if unseen else ""
+        notice = f"{unseen} new run{'s' * (unseen != 1)}" if unseen else ""
+        problems = library.problems
+        many = f"{len(problems)} not readable" if problems else ""
+        told = html.Ul([html.Li(plain(problem, _LONGEST)) for problem in problems])
+        return _choices(library), notice, told, many
 
-    for name, button in (("copyLink", "copy-link"), ("toggleScheme", "scheme"), ("keys", "help")):
-        app.clientside_callback(  # type: ignore[no-untyped-call] # dash has no type for it
-            ClientsideFunction("shell", name),
-            Output("keys", "opened") if name == "keys" else Output(button, "title"),
-            Input(button, "n_clicks"),
+
+def _register_in_browser(app: dash.Dash) -> None:
+    """Add what happens without the server: `assets/shell.js`."""
+    add: Any = app.clientside_callback
+    function = ClientsideFunction
+    clicks = ("n_clicks",)
+    add(
+        function("shell", "scheme"),
+        Output("theme", "forceColorScheme"),
+        Input("scheme", *clicks),
+    )
+    add(function("shell", "choose"), Input("run", "value"), State("shown", "data"))
+    add(function("shell", "title"), Input("shown", "data"))
+    add(function("shell", "copyLink"), Input("copy-link", *clicks), prevent_initial_call=True)
+    for modal, button in (("keys", "help"), ("problems", "problems-open")):
+        add(
+            function("shell", "toggle"),
+            Output(modal, "opened"),
+            Input(button, *clicks),
+            State(modal, "opened"),
             prevent_initial_call=True,
         )
 
@@ -170,7 +197,8 @@ def _chosen(library: Library, path: str | None) -> tuple[str | None, str]:
     """Return the recording and the page that a URL's path names; the first recording for `/`."""
     if found := _PATH.match(path or "/"):
         return found[1], found[2] or ""
-    first = next(iter(library.items), None)
+    first = next((i for i in library.items if not library.is_failed(i.id)), None)
+    first = first or next(iter(library.items), None)
     return (first.id if first else None), ""
 
 
@@ -183,21 +211,43 @@ def _link(chosen: str, name: str, page: Page, *, active: bool) -> Any:
     return dmc.NavLink(label=page.title, href=f"/{chosen}/{name}", active=active)
 
 
+def _keys(page: Page | None) -> list[Any]:
+    """Return the rows of the help: the page's keys, then those of every page."""
+    own = [("On this page", page.keys)] if page and page.keys else []
+    rows = []
+    for title, keys in (*own, ("Everywhere", _KEYS)):
+        rows.append(html.Tr(html.Td(title, colSpan=2, className="key-title")))
+        rows += [html.Tr([html.Td(html.Kbd(key)), html.Td(does)]) for key, does in keys]
+    return [html.Tbody(rows)]
+
+
 def _layout(page: Page | None, opened: Opened, asked: dict[str, str]) -> Any:
     if page is None:
         return html.P("There is no page for this recording.")
     try:
         return page.layout(opened, asked)
-    except TracelensError as error:
+    except Exception as error:  # noqa: BLE001 # one bad page or file never takes the others down
         return _problem(error)
 
 
-def _problem(error: TracelensError) -> Any:
-    return dmc.Alert(plain(str(error), 2_000), title="Not to be shown", color="yellow")
+def _problem(error: Exception) -> Any:
+    """Return what stands in place of a page or a part that cannot be shown, and why."""
+    if isinstance(error, TracelensError):
+        return dmc.Alert(plain(str(error), _LONGEST), title="Not to be shown", color="yellow")
+    traceback.print_exception(error)
+    said = f"{type(error).__name__}: {error}"
+    return dmc.Alert(plain(said, _LONGEST), title="This went wrong in tracelens", color="red")
+
+
+def _failed(error: Exception) -> None:
+    """Tell of an error in any callback; what it was to change stays as it is."""
+    if not isinstance(error, TracelensError):
+        traceback.print_exception(error)
+    dash.set_props("notice", {"children": plain(f"Not shown: {error}")})
 
 
 def _nothing(library: Library) -> Any:
-    why = [html.Li(plain(problem, 1_000)) for problem in library.problems]
+    why = [html.Li(plain(problem, _LONGEST)) for problem in library.problems]
     return dmc.Alert(
         [html.P("No recording was found in what was named at the start."), html.Ul(why)],
         title="Nothing to explore",

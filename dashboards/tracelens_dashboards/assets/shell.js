@@ -11,11 +11,8 @@
 // The event "tracelens:url" on window tells that the query changed by "back" or "forward".
 (function () {
   "use strict";
-  const REMEMBERED = "tracelens-scheme";
+  const REMEMBERED = "mantine-color-scheme-value"; // where Mantine looks for it, too
   const FIELDS = "input, textarea, select, [contenteditable=true]";
-  const noUpdate = function () {
-    return window.dash_clientside.no_update;
-  };
 
   // Colours
 
@@ -207,27 +204,22 @@
       writeUrl({ theme: chosen }, false);
       return chosen;
     },
-    choose: function (chosen) {
-      const now = window.location.pathname.split("/");
-      if (chosen && chosen !== now[1] && (now[1] || chosen !== document.body.dataset.recording)) {
-        go("/" + chosen + (now[2] ? "/" + now[2] : ""));
-      }
-      return noUpdate();
+    choose: function (chosen, shown) {
+      const page = window.location.pathname.split("/")[2];
+      if (chosen && shown && chosen !== shown.id) go("/" + chosen + (page ? "/" + page : ""));
     },
     copyLink: function () {
-      const notice = document.getElementById("copy-link");
+      const label = document.querySelector("#copy-link .mantine-Button-label");
       copy(window.location.href).then(
-        () => say(notice, "Copied"),
-        () => say(notice, "Not copied"),
+        () => say(label, "Copied"),
+        () => say(label, "Not copied"),
       );
-      return noUpdate();
     },
-    keys: function (clicks, opened) {
+    toggle: function (clicks, opened) {
       return !opened;
     },
-    title: function (title) {
-      document.title = title;
-      return noUpdate();
+    title: function (shown) {
+      if (shown) document.title = shown.title + " · tracelens";
     },
   };
 })();
