@@ -187,10 +187,25 @@ def test_phases_of_the_user_s_own(shell: Shell, path: Path) -> None:
     assert phases == {"prefill", "optimizer", None}
 
 
+def test_what_was_live_after_any_event_can_be_asked_for(shell: Shell, tmp_path: Path) -> None:
+    snapshot = Snapshot()
+    gpu = snapshot.device()
+    first = gpu.alloc(1000, stack=("a.py:1 first",))
+    gpu.free(first)
+    gpu.alloc(3000, stack=("a.py:2 second",))
+    path = snapshot.write(tmp_path / "x.pickle")
+
+    said = shell("memory", path, "--at", "event 1", "--table", "live")
+
+    assert "Live at event 1: 1,000 B" in said.out
+    assert "a.py:1 first" in said.out
+    assert shell("memory", path, "--at", "event 99").status == 2
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--at", "noon"], "say peak, oom, end or the number of a step"),
+        (["--at", "noon"], "say peak, oom, end, the number of a step, or 'event N'"),
         (["--at", "9"], "There is no step 9: steps are 0 to 1."),
         (["--group", "colour"], "one of stack, phase, file"),
         (["--device", "4"], "There is no memory of device 4. Devices with memory: 0."),

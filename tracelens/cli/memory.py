@@ -51,7 +51,10 @@ _FIGURES: Final = (".html", ".svg", ".png")
     default="peak",
     show_default=True,
     metavar="peak|oom|end|STEP",
-    help="When to look at what is live: a step's number is the peak of that step.",
+    help=(
+        "When to look at what is live: a step's number is the peak of that step, and 'event N' "
+        "is right after that event."
+    ),
 )
 @click.option(
     "--group",

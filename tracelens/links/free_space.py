@@ -35,7 +35,7 @@ def free_space(memory: Memory, device: int, index: int | None) -> pl.DataFrame |
     """
     if "segments" not in memory.trace or memory.kind != "snapshot":
         return None
-    segments = _segments(memory, device, index)
+    segments = segments_at(memory, device, index)
     live = memory.live_at(device, index)
     end = memory.of(device).height - 1
     blocks = live.select("address", bytes=_rounded(pl.col("size_bytes")))
@@ -76,7 +76,7 @@ def _exact(memory: Memory, device: int) -> pl.DataFrame:
     return memory.trace["blocks"].filter(held).select("address", bytes="size_bytes").collect()
 
 
-def _segments(memory: Memory, device: int, index: int | None) -> pl.DataFrame:
+def segments_at(memory: Memory, device: int, index: int | None) -> pl.DataFrame:
     """Return the segments held at the moment: `segment` (address) and `segment_end`."""
     at_end = (
         memory.trace["segments"]

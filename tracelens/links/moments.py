@@ -44,8 +44,12 @@ def asked(memory: Memory) -> list[Moment]:
         found = list(named(memory, "end" if memory.events.is_empty() else at))
     elif at.isdigit():
         found = list(_steps(memory, int(at)))
+    elif at.startswith("event") and at.removeprefix("event").strip().isdigit():
+        found = list(_events(memory, int(at.removeprefix("event"))))
     else:
-        raise UsageError(f"--at {memory.ask.at}: say peak, oom, end or the number of a step.")
+        raise UsageError(
+            f"--at {memory.ask.at}: say peak, oom, end, the number of a step, or 'event N'."
+        )
     if not found:
         raise NothingToShowError(
             "There was no out-of-memory error in this recording: --at peak and --at end are there."
@@ -87,6 +91,15 @@ def moment(memory: Memory, device: int, label: str, index: int | None) -> Moment
     return Moment(
         device, label, index, row["allocated_bytes"], row["active_bytes"], row["reserved_bytes"]
     )
+
+
+def _events(memory: Memory, index: int) -> Iterator[Moment]:
+    heights = {device: memory.of(device).height for device in memory.devices["device"]}
+    if index >= max(heights.values()):
+        raise UsageError(f"There is no event {index}: the last is {max(heights.values()) - 1}.")
+    for device, height in heights.items():
+        if index < height:
+            yield moment(memory, device, f"event {index}", index)
 
 
 def _steps(memory: Memory, step: int) -> Iterator[Moment]:

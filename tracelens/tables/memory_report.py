@@ -172,13 +172,19 @@ def shown_as(memory: Memory, table: Table) -> Table:
     found = live(memory)
     if found.is_empty():
         return table
-    label = str(found["at"][0])
-    moment = "the peak" if label == "peak" else f"the peak of {label}"
-    moment = {"end": "the end", "oom": "the out-of-memory error"}.get(label, moment)
+    moment = moment_in_words(str(found["at"][0]))
     single = found["device"].n_unique() == 1
     total = f": {units.size(int(found['bytes'].sum()))}" if single else " of each device"
     note = "Categories are the profiler's own." if memory.kind == "sums" else table.note
     return replace(table, title=f"Live at {moment}{total}", note=note)
+
+
+def moment_in_words(label: str) -> str:
+    """Return which moment a label of `links.moments` means, for a sentence."""
+    if label.startswith("step"):
+        return f"the peak of {label}"
+    known = {"peak": "the peak", "end": "the end", "oom": "the out-of-memory error"}
+    return known.get(label, label)
 
 
 def courses(memory: Memory) -> tuple[Course, ...]:

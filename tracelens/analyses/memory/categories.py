@@ -19,11 +19,15 @@ def categories(memory: Memory) -> pl.DataFrame:
 
     The bytes of each device add up to what was active at the moment.
     """
+    return by_category(live(memory))
+
+
+def by_category(found: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of `live` put together by category."""
     by = ["device", "at", "index"]
     total = pl.col("bytes").sum().over("device")
     return (
-        live(memory)
-        .group_by(*by, "category")
+        found.group_by(*by, "category")
         .agg(pl.col("bytes", "blocks").sum())
         .with_columns(share=(pl.col("bytes") / total).fill_nan(0.0))
         .with_columns(blocks=pl.when(pl.col("blocks") > 0).then("blocks"))

@@ -25,34 +25,9 @@ def composition(memory: Memory) -> pl.DataFrame:
     null is what no rule fits, or what was allocated in no phase.
     The bytes of an event's groups add up to what was active after it.
     """
-    if (sums := category_sums(memory.trace)) is not None:
-        return _of_sums(memory, sums)
-    lives = categorised(memory, memory.lives)
-    group = pl.col("category")
-    if memory.ask.group == "phase":
-        phase = pl.col("phase").cast(pl.String)
-        group = pl.when("pre_existing").then(pl.lit(BEFORE)).otherwise(phase)
-    rows = lives.select(
-        "device", "alloc_index", "completed_index", "size_bytes", group=group.cast(pl.Categorical)
-    )
-    begun = rows.filter(pl.col("alloc_index").is_not_null())
-    ended = rows.filter(pl.col("completed_index").is_not_null())
-    before = pl.lit(-1, pl.Int64)
-    changes = pl.concat(
-        [
-            rows.filter(pl.col("alloc_index").is_null()).select(
-                "device", "group", bytes="size_bytes", index=before
-            ),
-            begun.select("device", "group", bytes="size_bytes", index="alloc_index"),
-            ended.select("device", "group", bytes=-pl.col("size_bytes"), index="completed_index"),
-        ]
-    )
+    by = "phase" if memory.ask.group == "phase" else "category"
+    held = holdings(memory, by)
     marks = timeline(memory).select("device", pl.col("index").fill_null(-1), "time_ns")
-    held = (
-        changes.sort("device", "group", "index")
-        .with_columns(pl.col("bytes").cum_sum().over("device", "group"))
-        .unique(["device", "group", "index"], keep="last", maintain_order=True)
-    )
     parts = []
     for (device, name), one in held.group_by("device", "group", maintain_order=True):
         mine = marks.filter(pl.col("device") == device)
@@ -66,14 +41,56 @@ def composition(memory: Memory) -> pl.DataFrame:
     )
 
 
-def _of_sums(memory: Memory, sums: pl.DataFrame) -> pl.DataFrame:
-    marks = timeline(memory).select("device", "index", "time_ns").drop_nulls("index")
-    parts = [
-        marks.join_asof(one.select("index", "bytes"), on="index").with_columns(group=pl.lit(name))
-        for (name,), one in sums.group_by("category", maintain_order=True)
-    ]
-    found = pl.concat(parts).filter(pl.col("bytes") != 0).sort("index", "group")
-    return found.select("device", "index", "time_ns", "group", "bytes")
+def grouped(memory: Memory, by: str) -> pl.DataFrame:
+    """Return the lives of all blocks, with `category` and `group`: by category, phase or site."""
+    lives = memory.once("categorised", lambda of: categorised(of, of.lives))
+    if by == "category":
+        return lives.with_columns(group="category")
+    if by == "phase":
+        group = pl.col("phase").cast(pl.String)
+    else:
+        sites = memory.stacks.select("stack_id", group="site")
+        lives = lives.join(sites, on="stack_id", how="left", maintain_order="left")
+        group = pl.col("group")
+    older = pl.when("pre_existing").then(pl.lit(BEFORE))
+    return lives.with_columns(group=older.otherwise(group))
+
+
+def holdings(memory: Memory, by: str) -> pl.DataFrame:
+    """Return what each group held and since when: device, group, index and bytes, by index.
+
+    A row is what a group holds after the event `index`, and until the group's next row; -1 is
+    before the first event. ``by`` is category, phase or site; groups are null where no rule fits,
+    and what is older than the recording has no phase and no site but `BEFORE`. Sums by category
+    have no other groups.
+    """
+    if (sums := category_sums(memory.trace)) is not None:
+        device = pl.lit(memory.devices["device"][0], pl.Int32)
+        return sums.select(device.alias("device"), "index", "bytes", group="category")
+    key = ["device", "group"]
+    rows = grouped(memory, by).select(
+        "device",
+        pl.col("group").cast(pl.Categorical),
+        "alloc_index",
+        "completed_index",
+        bytes="size_bytes",
+    )
+    before = rows.filter(pl.col("alloc_index").is_null()).group_by(key).agg(pl.col("bytes").sum())
+    begun = rows.filter(pl.col("alloc_index").is_not_null())
+    ended = rows.filter(pl.col("completed_index").is_not_null())
+    changes = pl.concat(
+        [
+            before.select(*key, "bytes", index=pl.lit(-1, pl.Int64)),
+            begun.select(*key, "bytes", index="alloc_index"),
+            ended.select(*key, -pl.col("bytes"), index="completed_index"),
+        ]
+    )
+    # An event changes one block, so that no group has two rows of one index.
+    return (
+        changes.sort("device", "index")
+        .with_columns(pl.col("bytes").cum_sum().over(key))
+        .select("device", pl.col("group").cast(pl.String), "index", "bytes")
+    )
 
 
 ANALYSIS = composition

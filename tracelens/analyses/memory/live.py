@@ -44,13 +44,19 @@ def live(memory: Memory) -> pl.DataFrame:
     allocated the blocks, `site` the line of user code, or the file where files were asked for;
     `via` tells rows of one line apart by the library's line that they came by.
     """
-    parts = [_at(memory, moment) for moment in asked(memory)]
+    parts = [live_at(memory, moment) for moment in asked(memory)]
     return pl.concat([pl.DataFrame(schema=dict(_SCHEMA)), *parts])
 
 
-def _at(memory: Memory, moment: Moment) -> pl.DataFrame:
+def live_at(memory: Memory, moment: Moment, blocks: pl.DataFrame | None = None) -> pl.DataFrame:
+    """Return the rows of one moment; ``blocks``: those live then with their category, if known."""
     sums = category_sums(memory.trace)
-    grouped = _grouped(memory, moment) if sums is None else held_at(sums, moment.index or 0)
+    if sums is None:
+        if blocks is None:
+            blocks = categorised(memory, memory.live_at(moment.device, moment.index))
+        grouped = _grouped(memory, moment, blocks)
+    else:
+        grouped = held_at(sums, moment.index or 0)
     lacking = {n: pl.lit(None, t) for n, t in _SCHEMA.items() if n not in grouped.columns}
     alike = pl.len().over("site", "category", "phase") > 1
     return (
@@ -68,9 +74,8 @@ def _at(memory: Memory, moment: Moment) -> pl.DataFrame:
     )
 
 
-def _grouped(memory: Memory, moment: Moment) -> pl.DataFrame:
+def _grouped(memory: Memory, moment: Moment, blocks: pl.DataFrame) -> pl.DataFrame:
     """Return the blocks that were live, put together as was asked for."""
-    blocks = categorised(memory, memory.live_at(moment.device, moment.index))
     named = blocks.join(memory.stacks, on="stack_id", how="left", maintain_order="left")
     by_file = memory.ask.group == "file"
     rows = named.select(
