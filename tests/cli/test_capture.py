@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -263,3 +264,60 @@ def test_a_product_on_this_machine_is_timed_and_recorded_for_real(
         r for r in json.loads(ops.out)["tables"]["ops"] if r["name"] in ("aten::mm", "aten::matmul")
     ]
     assert {row["calls"] for row in mm} == {3 * 10}
+
+
+TRAINING = """
+import torch
+from torch import nn
+
+model = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
+optimizer = torch.optim.SGD(model.parameters())
+for step in range(100):
+    loss = model(torch.randn(4, 8)).square().mean()
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+print("never said: the program ends with the last step that is recorded")
+"""
+
+
+@pytest.mark.slow
+def test_a_program_without_a_mark_is_recorded_by_phase_and_step(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text(TRAINING, encoding="utf-8")
+    shell = Shell(capsys)
+    words = ("--with", "torch", "--steps", "3", "--warmup", "2", "-o", "run")
+
+    said = shell("capture", *words, "--", sys.executable, "train.py")
+
+    assert said.status == 0, said.err
+    run = json.loads(Path("run/run.json").read_text(encoding="utf-8"))
+    (done,) = run["passes"]
+    assert (len(done["warmup_ns"]), len(done["steps_ns"])) == (2, 3)
+    assert "never said" not in Path("run/logs/torch.log").read_text(encoding="utf-8")
+    asked = shell("summarize", "run", "--table", "cpu_phases", "--format", "json")
+    phases = {row["phase"]: row for row in json.loads(asked.out)["tables"]["cpu_phases"]}
+    assert {"forward", "backward", "optimizer"} <= phases.keys()
+    assert phases["forward"]["matmul"] > 0
+
+
+@pytest.mark.slow
+def test_two_ranks_leave_a_recording_each_and_are_read_as_one_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shell = Shell(capsys)
+    words = ("--world-size", "2", "--megabytes", "0.1", "--with", "torch", "--steps", "2")
+
+    said = shell("capture", "allreduce", *words, "-o", "run")
+
+    assert said.status == 0, said.err
+    run = json.loads(Path("run/run.json").read_text(encoding="utf-8"))
+    assert [(f["path"], f["rank"]) for f in run["recordings"]] == [
+        ("trace.rank0.json.gz", 0),
+        ("trace.rank1.json.gz", 1),
+    ]
+    asked = shell("summarize", "run", "--table", "ranks", "--format", "json")
+    assert [row["rank"] for row in json.loads(asked.out)["tables"]["ranks"]] == [0, 1]
