@@ -166,6 +166,19 @@ def test_a_program_that_makes_no_steps_is_told_what_to_do(
     assert "--whole" in made.passes[0].why
 
 
+def test_a_python_without_tracelens_is_told_from_a_program_without_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+        file = Path(os.environ["TRACELENS_JOB"].removesuffix(".json") + ".trouble.txt")
+        file.write_text("/usr/bin/python: ModuleNotFoundError: No module named 'tracelens'")
+    """
+    made = captured(tmp_path, text, Scripted("torch"), monkeypatch=monkeypatch)
+
+    assert "No module named 'tracelens'" in made.passes[0].why
+    assert "has to be installed in the Python that runs the program" in made.passes[0].why
+
+
 def test_a_whole_program_needs_no_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = Scripted("torch", leaves=[TRACE])
 

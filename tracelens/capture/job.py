@@ -97,6 +97,7 @@ def forget(job: Job) -> None:
     """Remove what the processes of an earlier pass with this recorder have answered."""
     for file in _answers(job):
         file.unlink()
+    (_folder(job.wanted.folder) / f"{job.recorder}.job.trouble.txt").unlink(missing_ok=True)
 
 
 def answer(job: Job, outcome: Outcome) -> None:
@@ -109,6 +110,16 @@ def outcomes(job: Job) -> list[Outcome]:
     """Return what the processes of a pass have answered, by rank."""
     found = [msgspec.json.decode(file.read_bytes(), type=Outcome) for file in _answers(job)]
     return sorted(found, key=lambda outcome: -1 if outcome.rank is None else outcome.rank)
+
+
+def trouble(job: Job) -> str:
+    """Return why the hooks could not be put into the user's program; nothing if they could."""
+    file = _folder(job.wanted.folder) / f"{job.recorder}.job.trouble.txt"
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return lines[-1] if lines else ""
 
 
 def _answers(job: Job) -> list[Path]:

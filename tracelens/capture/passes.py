@@ -258,12 +258,11 @@ def _state(outcomes: Sequence[Outcome], job: Job, end: _End, problem: str) -> tu
     has_steps = any(outcome.steps_ns for outcome in outcomes)
     if (number := _signal_number(end.status)) and not has_steps:
         return "killed", _killed_by(number)
-    if end.status and not has_steps:
-        return "failed", "; ".join(filter(None, [_no_steps(job, end), problem]))
+    if not has_steps and (end.status or job.wanted.steps is not None):
+        also = problem if end.status else ""
+        return "failed", "; ".join(filter(None, [_no_steps(job, end), also]))
     if problem:
         return "failed", problem
-    if not has_steps and job.wanted.steps is not None:
-        return "failed", _no_steps(job, end)
     return "done", f"the program ended with status {end.status}" if end.status else ""
 
 
@@ -272,6 +271,11 @@ def _no_steps(job: Job, end: _End) -> str:
         return f"the program ended with status {end.status}: {_last_line(end.log)}"
     if job.workload is not None:
         return f"the workload ended without a word: {_last_line(end.log)}"
+    if trouble := jobs.trouble(job):
+        return (
+            f"the hooks could not be loaded ({trouble}); tracelens has to be installed in the "
+            "Python that runs the program"
+        )
     return (
         "no step was seen. Call tracelens.step() at the start of each, or record the whole "
         "program with --whole"
