@@ -14,7 +14,7 @@ from tracelens.readers.open import open_trace
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_OF_TORCH = ("Optimizer.", "ProfilerStep")
+_OF_TORCH = ("Optimizer.", "ProfilerStep", "DistributedDataParallel.", "gloo:")
 
 
 def profile() -> torch.profiler.profile:

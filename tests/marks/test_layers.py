@@ -9,18 +9,31 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import nn
 
 import tracelens
-from tests.marks.models import MODELS, WIDTH, Block, Checkpointed, Forces, InPlace, Structured, Tied
-from tests.marks.models import Tiny, loss_of, tokens
+from tests.marks.models import (
+    MODELS,
+    WIDTH,
+    Block,
+    Checkpointed,
+    Forces,
+    InPlace,
+    Structured,
+    Tied,
+    Tiny,
+    loss_of,
+    tokens,
+)
 from tests.marks.recorded import marks_of, profile
 from tracelens.marks import ranges
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BLOCK = ["norm", "mlp", "mlp > mlp.0", "mlp > mlp.1", "mlp > mlp.2"]
 BACK = ["mlp", "mlp > mlp.2", "mlp > mlp.1", "mlp > mlp.0", "norm"]
@@ -413,7 +426,7 @@ def test_copies_of_a_model_have_no_ranges_and_work() -> None:
     state = {name: value.clone() for name, value in model.state_dict().items()}
     with tracelens.instrument(model):
         twin = copy.deepcopy(model)
-        restored = pickle.loads(pickle.dumps(model))
+        restored = pickle.loads(pickle.dumps(model))  # noqa: S301 (our own)
         saved = io.BytesIO()
         torch.save(model, saved)
         saved.seek(0)
@@ -441,7 +454,7 @@ print(model(torch.ones(1, 2)).shape, "tracelens" in sys.modules)
 
 
 def test_scripted_modules_run_without_ranges() -> None:
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match=r"torch.jit.script"):
         scripted = torch.jit.script(nn.Linear(WIDTH, WIDTH))
     model = nn.Sequential(nn.Linear(WIDTH, WIDTH), scripted)
     with tracelens.instrument(model):
@@ -522,12 +535,12 @@ def test_functional_transforms_run_as_they_would() -> None:
 
 @pytest.mark.parametrize("wrong", [None, "model", torch.ones(1)])
 def test_only_modules_are_instrumented(wrong: object) -> None:
-    with pytest.raises(TypeError, match="takes a torch.nn.Module, not a"):
+    with pytest.raises(TypeError, match=r"takes a torch.nn.Module, not a"):
         tracelens.instrument(wrong)
 
 
 def test_only_optimizers_are_watched() -> None:
-    with pytest.raises(TypeError, match="takes torch.optim.Optimizer, not a Linear"):
+    with pytest.raises(TypeError, match=r"takes torch.optim.Optimizer, not a Linear"):
         tracelens.instrument(nn.Linear(1, 1), nn.Linear(1, 1))
     with pytest.raises(ValueError, match="0 or more, not -1"):
         tracelens.instrument(nn.Linear(1, 1), depth=-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
 import threading
 import warnings
 import weakref
@@ -121,10 +122,16 @@ class Hooks:
         if is_outermost and not _loads_data():
             self.steps.called(module)
         self._thread.calls += 1
-        if is_recording() and not _is_instrumented(module):
+        if is_recording() and not (_is_instrumented(module) or self._is_generated(module)):
             inputs = (*args, *kwargs.values()) if kwargs else args
             path = self._path(module, is_root=is_outermost)
             calls.begin(path, module, inputs, _phase_of(module))
+
+    def _is_generated(self, module: Any) -> bool:
+        """Whether this is a graph that torch.compile calls, and no module of the program's own."""
+        fx = sys.modules.get("torch.fx")
+        is_graph = fx is not None and isinstance(module, fx.GraphModule)
+        return is_graph and self._thread.calls > 1 and module not in self._paths
 
     def _after(self, module: Any, _args: Any, output: Any) -> None:
         if is_compiling():

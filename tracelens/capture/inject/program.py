@@ -159,17 +159,18 @@ class Program:
         from tracelens.capture import job
 
         self._hooks.remove()
-        job.answer(self._part.job, self._part.outcome(None, []))  # should closing not come back
-        job.answer(self._part.job, self._part.close(error))
+        outcome = self._part.close(error)
+        window = self._part.window
+        if window.step or outcome.made or (outcome.failure and not _is_child()):
+            job.answer(self._part.job, outcome)
 
     # How it may end
 
     def _when_it_ends(self) -> None:
-        import multiprocessing.process
         import multiprocessing.util
 
         atexit.register(self._exits)
-        if multiprocessing.process.parent_process() is not None:
+        if _is_child():
             multiprocessing.util.Finalize(None, self._exits, exitpriority=_LAST)
         is_main = threading.current_thread() is threading.main_thread()
         if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -218,15 +219,20 @@ def _ranks() -> tuple[int | None, int | None]:
 
 def _is_helper() -> bool:
     """Whether this process only starts or serves those that work."""
-    import multiprocessing.process
-
     if "RANK" in os.environ:
         return False
     words = sys.orig_argv[1:]
     named = {Path(word).name for word in words}
     starts = any(word.startswith(_MODULES) for word in words) or bool(named & _LAUNCHERS)
     serves = any("compile_worker" in word for word in words)
-    return starts or serves or multiprocessing.process.parent_process() is not None
+    return starts or serves or _is_child()
+
+
+def _is_child() -> bool:
+    """Whether `multiprocessing` has started this process."""
+    import multiprocessing.process
+
+    return multiprocessing.process.parent_process() is not None
 
 
 def _note(file: Path, error: Exception) -> None:
