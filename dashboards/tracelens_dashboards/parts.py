@@ -6,7 +6,7 @@ harm. The copy buttons work in the browser alone (`assets/shell.js`), on what th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
@@ -89,9 +89,23 @@ def nothing(why: str) -> Any:
     return html.P(plain(why, _LONGEST_NOTE), className="nothing")
 
 
+def problem(why: str) -> Any:
+    """Return what stands where something cannot be shown because it is damaged, or failed."""
+    return html.P(plain(why, _LONGEST_NOTE), className="problem", role="alert")
+
+
 def waiting(text: str = "Reading …") -> Any:
     """Return what stands where something is still being computed."""
     return html.P(text, className="waiting", role="status")
+
+
+def only(filled: Filled, names: Sequence[str], *, hidden: Sequence[str] = ()) -> Filled:
+    """Return a table of some of its columns, in this order; hidden ones are for links alone."""
+    there = {column.name: column for column in filled.table.columns}
+    columns = tuple(
+        replace(there[name], shown=there[name].shown and name not in hidden) for name in names
+    )
+    return replace(filled, table=replace(filled.table, columns=columns))
 
 
 def table(
