@@ -52,9 +52,7 @@ def work_by_leaves(linked: Linked, ranges: pl.DataFrame) -> pl.DataFrame:
     kernel counts in one row.
     """
     ops = linked.ops.filter(pl.col("kind") == "kernel", pl.col("launch_ns").is_not_null())
-    phases: dict[int, list[PhaseRange]] = {}
-    for phase_range in phase_ranges(linked.trace, linked.rules):
-        phases.setdefault(phase_range.pid, []).append(phase_range)
+    phases = _phases(linked)
     by_pid = ops.partition_by("pid", as_dict=True)
     parts = [_EMPTY]
     for (pid,), of_process in ranges.group_by("pid"):
@@ -70,13 +68,44 @@ def work_inside(ranges: pl.DataFrame, by_leaves: pl.DataFrame) -> pl.DataFrame:
     return _rolled_up(ranges.join(own, on="range_id", how="left"))
 
 
-def _of_process(
-    linked: Linked, work: pl.DataFrame, ranges: pl.DataFrame, phases: Sequence[PhaseRange]
-) -> pl.DataFrame:
-    tracks = {
+def worked_for(linked: Linked, moments: pl.DataFrame, ranges: pl.DataFrame) -> pl.Series:
+    """Return the thread that each moment's thread then works for, null where that is itself.
+
+    Args:
+        linked: for phases, and for the names of threads.
+        moments: pid, launch_tid and launch_ns.
+        ranges: what tells which threads do something, nested.
+    """
+    phases = _phases(linked)
+    known = moments.with_row_index("place").drop_nulls()
+    by_pid = known.partition_by("pid", as_dict=True)
+    found = pl.repeat(None, moments.height, dtype=pl.Int32, eager=True)
+    for (pid,), of_process in ranges.group_by("pid"):
+        if (mine := by_pid.get((pid,))) is not None:
+            hosts = _hosts(linked, mine, _tracks(of_process), phases.get(pid, []))
+            found = found.scatter(mine["place"], hosts)
+    return found
+
+
+def _phases(linked: Linked) -> dict[int, list[PhaseRange]]:
+    phases: dict[int, list[PhaseRange]] = {}
+    for phase_range in phase_ranges(linked.trace, linked.rules):
+        phases.setdefault(phase_range.pid, []).append(phase_range)
+    return phases
+
+
+def _tracks(ranges: pl.DataFrame) -> dict[tuple[int, int], Timeline]:
+    """Return what is open when, by thread and lane, of the ranges of one process."""
+    return {
         (tid, lane): timeline(track)
         for (tid, lane), track in ranges.sort("start_ns").group_by("tid", "lane")
     }
+
+
+def _of_process(
+    linked: Linked, work: pl.DataFrame, ranges: pl.DataFrame, phases: Sequence[PhaseRange]
+) -> pl.DataFrame:
+    tracks = _tracks(ranges)
     work = work.with_columns(host=_hosts(linked, work, tracks, phases))
     columns = _leaves(work, tracks)
     by_leaf = (
