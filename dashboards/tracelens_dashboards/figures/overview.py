@@ -72,11 +72,12 @@ def steps(table: pl.DataFrame) -> Any:
         barmode="group",
         bargap=0.3,
         legend=_LEGEND,
-        xaxis={"tickprefix": "step ", "tickformat": "d"},
+        xaxis={"title": "step", "tickformat": "d"},
         yaxis={"ticksuffix": f" {unit}", "rangemode": "tozero"},
     )
     if table.height <= _FEW:
-        figure.update_xaxes(tickvals=table["step"].to_list())
+        numbers = table["step"].to_list()
+        figure.update_xaxes(tickvals=numbers, ticktext=[f"step {n}" for n in numbers], title="")
     return figure
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,7 +12,6 @@ import polars as pl
 from dash import MATCH, Input, Output, html
 
 from tracelens import units
-from tracelens.analyses.ranks import ranks
 from tracelens.analyses.totals import totals
 from tracelens.errors import NothingToShowError, TracelensError
 from tracelens.tables import build
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from tracelens.tables import Column
     from tracelens_dashboards.library import Library, Opened
 
+_FIRST: Final = "facts"
 _KERNELS: Final = 10
 _GAPS: Final = 5
 _LINES: Final = 5
@@ -38,18 +40,21 @@ _STEPS: Final = 400
 
 @dataclass(frozen=True)
 class _Part:
-    """One part of the page, made when the browser asks for it; None: there is nothing of it."""
+    """One part of the page; what makes it returns None where there is nothing of it.
 
-    make: Callable[[Opened], Any]
+    Nothing makes the comparison, which is of the whole library.
+    """
+
+    make: Callable[[Opened], Any] | None
     wide: bool = False
-    is_first: bool = False
+    of_memory: bool = False
 
 
 def _layout(opened: Opened, _asked: dict[str, str]) -> Any:
     """Return the frame: each part comes by a request of its own, the quick ones first."""
     of = opened.item.id
     slots = {name: _slot(name, of) for name in PARTS}
-    top = [slots.pop(name) for name in ("facts", "memory_fact")]
+    top = [slots.pop(name) for name in (_FIRST, "memory_fact")]
     said = [slots.pop(name) for name in ("wrong", "wrong_memory")]
     return html.Div(
         [
@@ -66,7 +71,7 @@ def _layout(opened: Opened, _asked: dict[str, str]) -> Any:
 def _slot(name: str, of: str) -> Any:
     part = PARTS[name]
     return html.Div(
-        parts.waiting() if part.is_first else None,
+        parts.waiting() if name == _FIRST else None,
         id={"page": "overview", "part": name, "of": of},
         className="part wide" if part.wide else "part",
     )
@@ -80,16 +85,34 @@ def _register(app: dash.Dash, library: Library) -> None:
         part = PARTS[asked["part"]]
         try:
             opened = library.open(asked["of"])
-            if asked["part"] == "runs":
+            if part.make is None:
                 return comparison.card(library, opened.item)
-            return part.make(opened)
+            return _made(opened, asked["part"], part.make)
         except NothingToShowError as error:
-            return parts.nothing(str(error)) if part.is_first else None
+            return parts.nothing(str(error)) if asked["part"] == _FIRST else None
         except TracelensError as error:
-            return parts.problem(str(error)) if part.is_first else None
+            return parts.problem(str(error)) if asked["part"] == _FIRST else None
         except Exception as error:  # noqa: BLE001 # the other parts still tell what they know
             traceback.print_exception(error)
             return parts.problem(f"This part failed: {type(error).__name__}: {error}")
+
+
+def ahead(opened: Opened) -> None:
+    """Compute what the page shows first, before a browser asks."""
+    with suppress(TracelensError):
+        _made(opened, _FIRST, _facts)
+
+
+def _made(opened: Opened, name: str, make: Callable[[Opened], Any]) -> Any:
+    """Return a part, made once.
+
+    The facts come first and the others one by one: side by side they would all be late.
+    """
+    if name != _FIRST and opened.item.trace is not None:
+        ahead(opened)
+    topic = "memory" if PARTS[name].of_memory else "trace"
+    with opened.once(f"overview of {topic}", threading.Lock):
+        return opened.once(f"overview {name}", lambda: make(opened))
 
 
 def _facts(opened: Opened) -> Any:
@@ -101,12 +124,14 @@ def _facts(opened: Opened) -> Any:
 
 
 def _step(linked: Linked) -> Any:
-    row = ranks(linked).row(0, named=True)
-    if row["step_median_ns"] is None:
+    """Return the median step: what the table `ranks` shows, without the rest of that table."""
+    steps = linked.steps
+    if steps.is_empty():
         return None
-    many = units.count(row["steps"])
-    note = f"median of {many} steps, on the CPU" if row["steps"] > 1 else "one step, on the CPU"
-    return parts.fact("Step", units.time(row["step_median_ns"]), note)
+    many = units.count(steps.height)
+    note = f"median of {many} steps, on the CPU" if steps.height > 1 else "one step, on the CPU"
+    took = (steps["end_ns"] - steps["start_ns"]).median()
+    return parts.fact("Step", units.column("ns", [took])[0], note)
 
 
 def _busy(linked: Linked) -> Any:
@@ -296,16 +321,16 @@ def _coloured(row: Mapping[str, Any], column: Column) -> parts.Cell | None:
 
 
 PARTS: Final = {
-    "facts": _Part(_facts, is_first=True),
-    "memory_fact": _Part(_memory_fact),
+    _FIRST: _Part(_facts),
+    "memory_fact": _Part(_memory_fact, of_memory=True),
     "wrong": _Part(_wrong),
-    "wrong_memory": _Part(_wrong_memory),
+    "wrong_memory": _Part(_wrong_memory, of_memory=True),
     "stack": _Part(_stack),
     "steps": _Part(_steps),
-    "runs": _Part(about.card, wide=True),
+    "runs": _Part(None, wide=True),
     "kernels": _Part(_kernels, wide=True),
     "idle": _Part(_idle, wide=True),
-    "memory": _Part(_memory, wide=True),
+    "memory": _Part(_memory, wide=True, of_memory=True),
     "captured": _Part(about.card, wide=True),
 }
 
