@@ -34,7 +34,7 @@ _R = TypeVar("_R")
 class Span:
     """A range with a name: around a block, or around every call of a function."""
 
-    __slots__ = ("is_phase", "name")
+    __slots__ = ("has_begun", "is_phase", "name")
 
     def __init__(self, name: str, *, is_phase: bool = False) -> None:
         if not isinstance(name, str):
@@ -43,9 +43,11 @@ class Span:
             )
         self.name = name
         self.is_phase = is_phase
+        self.has_begun = False
 
     def __enter__(self) -> Self:
         if is_recording():
+            self.has_begun = True
             push(self, self.name)
         return self
 
@@ -55,7 +57,7 @@ class Span:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if not is_compiling():
+        if self.has_begun and not is_compiling():
             pop(self)
 
     def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -124,25 +126,30 @@ def phase(name: str) -> Span:
 
 
 def is_recording() -> bool:
-    """Whether a profiler may be listening; False in code that torch.compile is tracing."""
-    # First of all: torch.compile takes that for a constant, and looks at nothing further.
-    if is_compiling():
-        return False
-    return _listened_to or records.is_wanted()
+    """Whether a profiler may be listening; False in code that torch is tracing."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return _listened_to
+    try:
+        # First of all: torch.compile takes that for a constant, and looks at nothing further.
+        if torch.compiler.is_compiling():
+            return False
+        listened_to = _listened_to or records.is_wanted(torch)
+        return listened_to and torch._C._get_tracing_state() is None
+    except AttributeError:  # torch is only being imported
+        return _listened_to
 
 
 def is_compiling() -> bool:
-    """Whether torch is tracing the caller: what it compiles or exports has no ranges inside."""
-    torch = sys.modules.get("torch")
-    compiler = getattr(torch, "compiler", None)  # not there yet while torch is being imported
-    if compiler is None:
-        return False
-    return compiler.is_compiling() or sys.modules["torch"]._C._get_tracing_state() is not None
+    """Whether torch.compile is tracing the caller: what it compiles has no ranges inside."""
+    compiler = getattr(sys.modules.get("torch"), "compiler", None)
+    return compiler is not None and compiler.is_compiling()
 
 
 def push(key: object, name: str) -> None:
     """Begin a range on this thread."""
-    record = records.begin(name) if records.is_wanted() else None
+    torch = sys.modules.get("torch")
+    record = records.begin(name) if torch is not None and records.is_wanted(torch) else None
     in_nvtx = record is None or not records.nvtx_is_emitted()
     if in_nvtx:
         nvtx.push_range(name)

@@ -14,15 +14,15 @@ _open: Final[dict[int, Any]] = {}
 """What has been begun and not ended, on any thread, by `id`."""
 
 
-def is_wanted() -> bool:
+def is_wanted(torch: Any) -> bool:
     """Whether a profiler of torch, or the history of its GPU memory, is on."""
-    profiler = sys.modules.get("torch.autograd.profiler")
-    if getattr(profiler, "_is_profiler_enabled", False):
-        return True
-    # Before CUDA is set up there is no history.
-    if not getattr(sys.modules.get("torch.cuda"), "_initialized", False):
+    try:
+        if torch.autograd.profiler._is_profiler_enabled:
+            return True
+        # Before CUDA is set up there is no history.
+        return bool(torch.cuda._initialized and torch._C._cuda_isHistoryEnabled())
+    except AttributeError:  # torch is only being imported
         return False
-    return bool(sys.modules["torch"]._C._cuda_isHistoryEnabled())
 
 
 def nvtx_is_emitted() -> bool:
