@@ -37,10 +37,10 @@ def offered(line: str, *python: str) -> list[str]:
 
 
 def test_commands_are_offered() -> None:
-    every = {"completion", "doctor", "export", "list", "summarize"}
+    every = {"capture", "completion", "doctor", "explore", "export", "list", "summarize"}
 
     assert every <= set(offered("tracelens "))
-    assert offered("tracelens exp") == ["export"]
+    assert offered("tracelens exp") == ["explore", "export"]
 
 
 def test_options_are_offered() -> None:

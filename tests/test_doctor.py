@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -161,6 +162,7 @@ def test_programs_that_hang_are_ended_together_with_what_they_started(
 
 
 def test_torch_is_read_and_not_imported(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)  # another test may have imported it
     site = root / "site"
     (site / "torch").mkdir(parents=True)
     (site / "torch" / "__init__.py").write_text("raise SystemExit('imported')")
