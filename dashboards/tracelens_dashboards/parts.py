@@ -36,10 +36,12 @@ class Cell:
     Attributes:
         href: where a click leads, made by `place` and never out of a trace.
         colour: of the square before the text.
+        folded: what unfolds below the text: a call stack.
     """
 
     href: str | None = None
     colour: str | None = None
+    folded: str | None = None
 
 
 def place(recording: str, page: str, **state: object) -> str:
@@ -233,6 +235,9 @@ def _cell(
     seen = plain(text)
     inside: list[Any] = [_square(special.colour)] if special.colour else []
     inside.append(dcc.Link(seen, href=special.href) if special.href else seen)
+    if special.folded:
+        more = html.Pre(special.folded, className="folded")
+        inside = [html.Details([html.Summary(inside), more])]
     return html.Td(inside, className=_kind(column), **_data("value", _value(row.get(column.name))))
 
 

@@ -38,7 +38,7 @@ def free_space(memory: Memory, device: int, index: int | None) -> pl.DataFrame |
     segments = segments_at(memory, device, index)
     live = memory.live_at(device, index)
     end = memory.of(device).height - 1
-    blocks = live.select("address", bytes=_rounded(pl.col("size_bytes")))
+    blocks = live.select("address", bytes=rounded(pl.col("size_bytes")))
     if index == end or end < 0:
         blocks = _exact(memory, device)
     reach = pl.min_horizontal(pl.col("address") + pl.col("bytes"), "segment_end")
@@ -66,7 +66,7 @@ def free_space(memory: Memory, device: int, index: int | None) -> pl.DataFrame |
     return pieces.sort("segment", "address").select(pl.col(n).cast(t) for n, t in _SCHEMA.items())
 
 
-def _rounded(size: pl.Expr) -> pl.Expr:
+def rounded(size: pl.Expr) -> pl.Expr:
     return (size.clip(1) + _ROUND_BYTES - 1) & -_ROUND_BYTES
 
 

@@ -195,7 +195,7 @@ def courses(memory: Memory) -> tuple[Course, ...]:
         rows = history.filter(pl.col("device") == row["device"], pl.col("index").is_not_null())
         if rows.height < 2:
             continue
-        timed = _is_spread(memory.of(row["device"])["time_ns"])
+        timed = is_spread(memory.of(row["device"])["time_ns"])
         x = pl.col("time_ns") - pl.col("time_ns").min() if timed else pl.col("index")
         frame = rows.select(
             "index", "active_bytes", "reserved_bytes", "phase", "step", "action", x=x
@@ -215,7 +215,7 @@ def courses(memory: Memory) -> tuple[Course, ...]:
     return tuple(found)
 
 
-def _is_spread(times: pl.Series) -> bool:
+def is_spread(times: pl.Series) -> bool:
     """Tell whether events are spread over the time, so that time is a good axis.
 
     Where most of the time nothing happens, the order of events is a better one.

@@ -150,6 +150,10 @@
     return text ? fence + inside.replaceAll("|", "\\|") + fence : "";
   }
 
+  function shown(cell) {
+    return (cell.querySelector("summary") || cell).textContent; // what is folded stays out
+  }
+
   function asMarkdown(table) {
     const heads = [...table.tHead.rows[0].cells];
     const rule = heads.map((cell) => (cell.classList.contains("number") ? "--:" : "---"));
@@ -157,7 +161,7 @@
     for (const row of table.tBodies[0].rows) {
       lines.push(
         [...row.cells].map((cell) =>
-          cell.classList.contains("name") ? asCode(cell.textContent) : inMarkdown(cell.textContent),
+          cell.classList.contains("name") ? asCode(shown(cell)) : inMarkdown(shown(cell)),
         ),
       );
     }
