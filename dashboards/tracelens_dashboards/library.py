@@ -274,6 +274,8 @@ def _places(path: Path, problems: dict[str, None], levels: int = _LEVELS) -> Ite
         if levels == _LEVELS or (path / run.MANIFEST).is_file():
             problems[str(error)] = None
         for child in _children(path) if levels else ():
+            if child.name == run.MANIFEST:
+                continue
             if is_recording(child):
                 yield from run.found([child])
             elif child.is_dir():
