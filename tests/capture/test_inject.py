@@ -542,9 +542,12 @@ def test_the_program_cannot_import_what_is_injected_by_its_bare_name(tmp_path: P
 def test_an_interpreter_without_tracelens_runs_the_program_and_says_so_beside_the_job(
     tmp_path: Path,
 ) -> None:
+    """GIVEN a module of that name that has nothing of it."""
+    (tmp_path / "tracelens.py").touch()
     (tmp_path / "job.json").write_text("{}")
-    variables = {"PYTHONPATH": str(INJECTED), "TRACELENS_JOB": str(tmp_path / "job.json")}
-    command = [sys._base_executable, "-c", "print('ran')"]
+    found = os.pathsep.join([str(INJECTED), str(tmp_path)])
+    variables = {"PYTHONPATH": found, "TRACELENS_JOB": str(tmp_path / "job.json")}
+    command = [sys.executable, "-c", "print('ran')"]
     done = subprocess.run(
         command, env=os.environ | variables, capture_output=True, text=True, check=True
     )

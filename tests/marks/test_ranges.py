@@ -142,7 +142,7 @@ def test_a_profiler_may_start_and_stop_within_a_range() -> None:
 
 def test_a_range_does_not_outlive_its_profiler() -> None:
     """GIVEN ranges begun under one profiler that would be ended under the next (torch crashes)."""
-    for _ in range(20):
+    for _ in range(5):
         spans = [tracelens.span("first") for _ in range(20)]
         with profile():
             for one in spans:
