@@ -16,6 +16,7 @@ import polars as pl
 from tracelens.errors import NothingToShowError
 from tracelens.links.nest import nest
 from tracelens.links.ops import launched, ops_of
+from tracelens.links.phases import phase_at
 from tracelens.links.scopes import worked_for
 from tracelens.tables.build import GPU_WORK
 from tracelens.trace.nesting import nested
@@ -71,6 +72,28 @@ def merged(opened: Opened, placing: Placing, *, alike: bool) -> Forest:
     return opened.once(f"flame {placing} merged {alike}", make)
 
 
+def call(opened: Opened, node: int) -> tuple[int, int, int] | None:
+    """Return range_id, start and end in ns of a node of `forest`; None where it is no range.
+
+    Raises:
+        NothingToShowError: as `forest`.
+    """
+    base: _Base = opened.once("flame", lambda: _base(opened.linked))
+    if node >= base.range_id.size:
+        return None
+    return int(base.range_id[node]), int(base.tree.start[node]), int(base.tree.end[node])
+
+
+def phases(opened: Opened) -> pl.Series | None:
+    """Return the phase in which each node of `forest` began, or None where no range names any.
+
+    Raises:
+        NothingToShowError: as `forest`.
+    """
+    base: _Base = opened.once("flame", lambda: _base(opened.linked))
+    return base.phase
+
+
 def launchers(opened: Opened) -> pl.DataFrame:
     """Return of each GPU op, by op_id, the names of its `op`, `range` and `module`, or nulls.
 
@@ -116,6 +139,8 @@ class _Base:
     waited_leaf: Numbers
     ran_ns: Numbers
     is_kernel: Flags
+    range_id: Numbers
+    phase: pl.Series | None
 
     def placed(self, placing: Placing) -> Forest:
         """Return the tree with backward where it is wanted."""
@@ -157,7 +182,7 @@ def _head(of: Forest, kept: int) -> Forest:
 def _base(linked: Linked) -> _Base:
     found = _recorded(linked)
     if found.is_empty():
-        raise NothingToShowError(_why_nothing(linked))
+        raise NothingToShowError(why_nothing(linked))
     tree = nest(found)
     ordered = tree.frame.sort("start_ns", "end_ns", "row", descending=[False, True, False])
     nodes = ordered.with_row_index("node")
@@ -182,6 +207,8 @@ def _base(linked: Linked) -> _Base:
         waited_leaf=_numbers(waited, nobody),
         ran_ns=(linked.ops["end_ns"] - linked.ops["start_ns"]).to_numpy(),
         is_kernel=(linked.ops["kind"] == "kernel").to_numpy(),
+        range_id=_numbers(nodes["range_id"]),
+        phase=_phases(linked, whole),
     )
 
 
@@ -261,6 +288,13 @@ def _leaves(linked: Linked, tree: Nest, node_of: pl.Series, nodes: pl.DataFrame)
     return pl.select(leaf=pl.when(by_name).then(node).otherwise(found))["leaf"]
 
 
+def _phases(linked: Linked, whole: pl.DataFrame) -> pl.Series | None:
+    if linked.phase_source != "ranges":
+        return None
+    moments = whole.select("pid", "tid", time_ns=pl.when(pl.col("kind") < _THREAD).then("start_ns"))
+    return phase_at(linked.trace, moments, linked.rules).cast(pl.String)
+
+
 def _with_threads(linked: Linked, nodes: pl.DataFrame) -> pl.DataFrame:
     """Return the nodes, that of what lies in none, and the threads, above their tops."""
     known = linked.trace.get("threads")
@@ -338,7 +372,8 @@ def _numbers(series: pl.Series, none: int = -1) -> Numbers:
     return series.cast(pl.Int64).fill_null(none).to_numpy()
 
 
-def _why_nothing(linked: Linked) -> str:
+def why_nothing(linked: Linked) -> str:
+    """Return why a recording has no tree, and what would help."""
     return (
         f"There is no tree: {GPU_WORK.why_empty(linked, 'ranges')}; "
         f"{GPU_WORK.why_empty(linked, 'ops')}."
