@@ -113,10 +113,7 @@ def _view(_opened: Opened, known: Timeline, query: Query) -> bytes:
 
 def _item(opened: Opened, known: Timeline, query: Query) -> Any:
     row = _row(known, query.get("row", ""))
-    item = _whole(query, "item")
-    if not row.lanes or not row.holds(item):
-        raise _MissingError(f"The row {row.id} holds no item {item}.")
-    return details(opened, row, item)
+    return details(opened, row, _held(row, query))
 
 
 def _next(_opened: Opened, known: Timeline, query: Query) -> Any:
@@ -127,7 +124,7 @@ def _next(_opened: Opened, known: Timeline, query: Query) -> Any:
     ns = _number(query, "ns")
     at = math.floor(ns) if direction > 0 else math.ceil(ns)
     row = _row(known, query["row"]) if query.get("row") else None
-    of = (row, _whole(query, "item")) if row and query.get("item") else None
+    of = (row, _held(row, query)) if row and query.get("item") else None
     wanted = _wanted(known, query) if query.get("q") else None
     rows = [row] if row and wanted is None else _chosen(known, query)
     found = neighbour(rows, at, direction, of, wanted)
@@ -186,6 +183,14 @@ def _row(known: Timeline, name: str) -> Row:
         return known.by_id[name]
     except KeyError:
         raise _MissingError(f"There is no row {plain(name, 40)}.") from None
+
+
+def _held(row: Row, query: Query) -> int:
+    """Return an item that the row holds."""
+    item = _whole(query, "item")
+    if not row.holds(item):
+        raise _MissingError(f"The row {row.id} holds no item {item}.")
+    return item
 
 
 def _window(query: Query) -> tuple[int, int]:

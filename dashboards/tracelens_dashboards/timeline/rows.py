@@ -11,6 +11,7 @@ import polars as pl
 
 from tracelens.classify import FAMILIES
 from tracelens.errors import TracelensError
+from tracelens.links.memory import Ask, remember
 from tracelens.links.phases import phase_at
 from tracelens.trace.nesting import nested
 from tracelens.trace.schema import NAMED_BY_USERS
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tracelens.links.linked import Linked
+    from tracelens.links.memory import Memory
     from tracelens.trace.model import Trace
     from tracelens_dashboards.library import Opened
 
@@ -106,12 +108,7 @@ class Timeline:
     @cached_property
     def span(self) -> tuple[int, int]:
         """First start and last end of anything but memory, in ns; (0, 0) where nothing is."""
-        spans = [lane.spans for row in self.rows for lane in row.lanes[:1]]
-        distinct = {id(s): s for s in spans if len(s.start)}.values()
-        return (
-            min((int(s.start.min()) for s in distinct), default=0),
-            max((int(s.end.max()) for s in distinct), default=0),
-        )
+        return _span(self.rows)
 
     def where(self, table: str, item: int) -> Row | None:
         """Return the row that holds an item of a table."""
@@ -177,9 +174,19 @@ def _timeline(opened: Opened) -> Timeline:
     linked = opened.linked
     cpu = [*_threads(linked), *_calls(linked)]
     threads = _in_groups(linked.trace, cpu)
-    rows = [*threads, *_streams(linked), *_memory(opened)]
+    rows = [*threads, *_streams(linked)]
+    rows += [row for row in _memory(opened) if _within(row, _span(rows))]
     numbered = [_with_id(row, number) for number, row in enumerate(rows)]
     return Timeline(tuple(numbered), Names(linked), linked.rules.phases(), FAMILIES, linked.steps)
+
+
+def _span(rows: Sequence[Row]) -> tuple[int, int]:
+    spans = [lane.spans for row in rows for lane in row.lanes[:1]]
+    distinct = {id(s): s for s in spans if len(s.start)}.values()
+    return (
+        min((int(s.start.min()) for s in distinct), default=0),
+        max((int(s.end.max()) for s in distinct), default=0),
+    )
 
 
 def _with_id(row: Row, number: int) -> Row:
@@ -294,11 +301,9 @@ def _in_groups(trace: Trace, rows: Sequence[Row]) -> list[Row]:
 
 
 def _memory(opened: Opened) -> Iterator[Row]:
-    """Give a row per device whose memory was recorded by a clock that compares with the trace's."""
-    if opened.item.memory is None:
-        return
+    """Give a row per device whose memory was recorded while the trace was."""
     try:
-        memory = opened.memory
+        memory = _remembered(opened)
     except TracelensError:
         return
     by = _behind(opened.linked.trace, memory.trace)
@@ -317,6 +322,14 @@ def _memory(opened: Opened) -> Iterator[Row]:
         yield Row("", "memory", f"GPU {device}", "memory", curve=Curve(time, *values))
 
 
+def _remembered(opened: Opened) -> Memory:
+    """Return the memory that the trace itself tells of, or else that of the snapshot beside it."""
+    own = opened.linked.trace.get("memory")
+    if own is None or own.select(pl.len()).collect().item() == 0:
+        return opened.memory
+    return opened.once("timeline memory", lambda: remember(opened.linked.trace, Ask()))
+
+
 def _behind(trace: Trace, other: Trace) -> int | None:
     """Return what to add to the other recording's times; None if clocks do not compare."""
     if other.source.path == trace.source.path:
@@ -325,6 +338,11 @@ def _behind(trace: Trace, other: Trace) -> int | None:
     if not all(text.removeprefix("-").isdigit() for text in (ours, theirs)):
         return None
     return int(theirs) - int(ours)
+
+
+def _within(row: Row, span: tuple[int, int]) -> bool:
+    """Tell whether anything of a row lies in a span of time; a curve may be of another time."""
+    return row.curve is None or (row.curve.time[0] <= span[1] and row.curve.time[-1] >= span[0])
 
 
 def _families(linked: Linked) -> NDArray[np.uint8]:
