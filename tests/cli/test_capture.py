@@ -266,6 +266,19 @@ def test_a_product_on_this_machine_is_timed_and_recorded_for_real(
     assert {row["calls"] for row in mm} == {3 * 10}
 
 
+def test_what_the_device_cannot_do_is_refused_once(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    said = Shell(capsys)("capture", "matmul", "--dtype", "tf32", "--device", "cpu", "-o", "run")
+
+    run = json.loads(Path("run/run.json").read_text(encoding="utf-8"))
+    assert said.status == 2
+    assert "--dtype tf32 needs an NVIDIA GPU" in said.err
+    assert [p["state"] for p in run["passes"]] == ["failed", "planned"]
+
+
 TRAINING = """
 import torch
 from torch import nn

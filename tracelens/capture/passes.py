@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from tracelens.capture import job as jobs
 from tracelens.capture import plan as plans
 from tracelens.capture.folder import Pass
-from tracelens.errors import CaptureError, TracelensError
+from tracelens.errors import CaptureError, TracelensError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -79,6 +79,14 @@ class Interrupted(Exception):  # noqa: N818 (it is what happened, no fault)
         self.made = list(made)
 
 
+class Refused(UsageError):
+    """The workload's options cannot be had here, under whichever recorder."""
+
+    def __init__(self, text: str, result: Pass) -> None:
+        super().__init__(text)
+        self.result = result
+
+
 def run(
     planned: Planned,
     request: Request,
@@ -102,6 +110,7 @@ def run(
 
     Raises:
         Interrupted: by Ctrl-C; what was recorded until then has been kept.
+        Refused: the workload's options cannot be had on this device.
     """
     wanted = plans.with_options(plans.wanted_by(request, plan.device, folder), planned.options)
     job = jobs.Job(
@@ -133,7 +142,15 @@ def run(
     result, made = _judged(done, planned.recorder, job, end, say)
     if end.by == "interrupted":
         raise Interrupted(result, made)
+    if refusal := _refusal(job):
+        raise Refused(refusal, result)
     return result, made
+
+
+def _refusal(job: Job) -> str | None:
+    """Return why the options of a workload cannot be had on this device."""
+    failures = [outcome.failure for outcome in jobs.outcomes(job) if outcome.failure]
+    return next((failure.text for failure in failures if failure.kind == "usage"), None)
 
 
 def _run(

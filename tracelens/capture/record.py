@@ -68,6 +68,7 @@ def run(
 
     Raises:
         KeyboardInterrupt: the user stopped it; run.json says how far it came.
+        UsageError: the workload's options cannot be had on this device.
         CaptureError: run.json cannot be written.
     """
     waiting = list(plan.passes)
@@ -83,6 +84,9 @@ def run(
         except passes.Interrupted as stop:
             folders.save(path, _with(manifest, stop.result, stop.made))
             raise KeyboardInterrupt from None
+        except passes.Refused as refusal:
+            folders.save(path, manifest.with_pass(refusal.result))
+            raise
         except (TracelensError, OSError) as error:
             result, made = Pass(planned.name, dict(planned.options), "failed", str(error)), []
         manifest = _with(manifest, result, made)
