@@ -79,7 +79,7 @@ class Interrupted(Exception):  # noqa: N818 (it is what happened, no fault)
         self.made = list(made)
 
 
-class Refused(UsageError):
+class RefusedError(UsageError):
     """The workload's options cannot be had here, under whichever recorder."""
 
     def __init__(self, text: str, result: Pass) -> None:
@@ -110,7 +110,7 @@ def run(
 
     Raises:
         Interrupted: by Ctrl-C; what was recorded until then has been kept.
-        Refused: the workload's options cannot be had on this device.
+        RefusedError: the workload's options cannot be had on this device.
     """
     wanted = plans.with_options(plans.wanted_by(request, plan.device, folder), planned.options)
     job = jobs.Job(
@@ -143,7 +143,7 @@ def run(
     if end.by == "interrupted":
         raise Interrupted(result, made)
     if refusal := _refusal(job):
-        raise Refused(refusal, result)
+        raise RefusedError(refusal, result)
     return result, made
 
 

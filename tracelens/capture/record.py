@@ -84,7 +84,7 @@ def run(
         except passes.Interrupted as stop:
             folders.save(path, _with(manifest, stop.result, stop.made))
             raise KeyboardInterrupt from None
-        except passes.Refused as refusal:
+        except passes.RefusedError as refusal:
             folders.save(path, manifest.with_pass(refusal.result))
             raise
         except (TracelensError, OSError) as error:
