@@ -29,7 +29,7 @@ _KINDS: Final = {
     "memset": ("memsets", "memset_time_ns"),
     "graph": ("graph_launches", "graph_time_ns"),
 }
-_START, _END = pl.col("start_ns"), pl.col("end_ns")
+_start, _end = pl.col("start_ns"), pl.col("end_ns")
 
 
 def clipped(linked: Linked, from_ns: int, to_ns: int, streams: Sequence[Row] = ()) -> Linked:
@@ -41,7 +41,7 @@ def clipped(linked: Linked, from_ns: int, to_ns: int, streams: Sequence[Row] = (
         to_ns: its end.
         streams: the streams to keep; none: all.
     """
-    touches = (to_ns > _START) & ((from_ns < _END) | (from_ns <= _START))
+    touches = (to_ns > _start) & ((from_ns < _end) | (_start >= from_ns))
     ops = linked.ops.lazy()
     if not streams and not linked.ops.select((~touches | _crosses(from_ns, to_ns)).any()).item():
         return linked  # its answers are known, or will be asked for again
@@ -52,7 +52,7 @@ def clipped(linked: Linked, from_ns: int, to_ns: int, streams: Sequence[Row] = (
         ops = all_ops.join(keys, on=STREAM, how="semi", nulls_equal=True, maintain_order="left")
         ops = ops.select(linked.ops.columns)
     inside = ops.filter(touches).with_columns(
-        _START.clip(lower_bound=from_ns), _END.clip(upper_bound=to_ns)
+        _start.clip(lower_bound=from_ns), _end.clip(upper_bound=to_ns)
     )
     return replace(linked, ops=inside.collect(), whole=False)
 
@@ -85,7 +85,7 @@ def statistics(
 
 
 def _crosses(from_ns: int, to_ns: int) -> pl.Expr:
-    return (_START < from_ns) | (_END > to_ns)
+    return (_start < from_ns) | (_end > to_ns)
 
 
 def _devices(
@@ -107,7 +107,7 @@ def _devices(
 
 
 def _by_kind(ops: pl.DataFrame) -> dict[str, int]:
-    took = (_END - _START).sum()
+    took = (_end - _start).sum()
     sums = ops.lazy().group_by("kind").agg(count=pl.len(), took=took).collect()
     found = {kind: (count, time) for kind, count, time in sums.iter_rows()}
     return {
