@@ -67,6 +67,8 @@ def _shell(library: Library) -> Any:
             dcc.Location(id="url", refresh="callback-nav"),
             dcc.Interval(id="watch", interval=_WATCH_MS),
             dcc.Store(id="shown"),
+            dcc.Store(id="refreshed"),
+            dcc.Store(id="changed"),
             html.Div(id="palette", hidden=True, **colours),
             dmc.AppShell(
                 [
@@ -131,9 +133,12 @@ def _register(app: dash.Dash, library: Library) -> None:
         Output("shown", "data"),
         Output("key-list", "children"),
         Input("url", "pathname"),
+        Input("changed", "data"),
         State("url", "search"),
     )
-    def _page(path: str | None, search: str | None) -> tuple[Any, Any, Any, Any, Any]:
+    def _page(
+        path: str | None, _changed: int | None, search: str | None
+    ) -> tuple[Any, Any, Any, Any, Any]:
         chosen, name = _chosen(library, path)
         try:
             opened = library.open(chosen) if chosen else None
@@ -146,22 +151,34 @@ def _register(app: dash.Dash, library: Library) -> None:
         page = known.get(name)
         links = [_link(opened.item.id, n, p, active=n == name) for n, p in known.items()]
         title = f"{plain(opened.item.title)} · {page.title if page else 'tracelens'}"
-        shown = {"id": chosen, "title": title}
+        shown = {"id": chosen, "page": name, "title": title}
         return _layout(page, opened, query(search)), links, chosen, shown, _keys(page)
+
+    @app.callback(
+        Output("refreshed", "data"),
+        Output("changed", "data"),
+        Input("refresh", "n_clicks"),
+        State("shown", "data"),
+        prevent_initial_call=True,
+    )
+    def _refresh(clicks: int, shown: dict[str, str] | None) -> tuple[Any, Any]:
+        """Look again; the page is made anew only if its own recording is another one by now."""
+        before = (shown or {}).get("id")
+        new = {item.id for item in library.refresh()}
+        stays = before not in new and any(item.id == before for item in library.items)
+        return clicks, dash.no_update if stays else clicks
 
     @app.callback(
         Output("run", "data"),
         Output("notice", "children"),
         Output("problems", "children"),
         Output("problems-open", "children"),
-        Input("refresh", "n_clicks"),
+        Input("refreshed", "data"),
         Input("watch", "n_intervals"),
         Input("shown", "data"),
     )
     def _watch(_clicks: int | None, _ticks: int | None, _shown: Any) -> tuple[Any, Any, Any, Any]:
-        """Tell what there is by now; the list itself changes when the user asks for it."""
-        if dash.ctx.triggered_id == "refresh":
-            library.refresh()
+        """Tell what there is by now; nothing else changes before the user asks for it."""
         unseen = library.unseen()
         notice = f"{unseen} new run{'s' * (unseen != 1)}" if unseen else ""
         problems = library.problems
@@ -182,7 +199,12 @@ def _register_in_browser(app: dash.Dash) -> None:
     )
     add(function("shell", "choose"), Input("run", "value"), State("shown", "data"))
     add(function("shell", "title"), Input("shown", "data"))
-    add(function("shell", "copyLink"), Input("copy-link", *clicks), prevent_initial_call=True)
+    add(
+        function("shell", "copyLink"),
+        Input("copy-link", *clicks),
+        State("shown", "data"),
+        prevent_initial_call=True,
+    )
     for modal, button in (("keys", "help"), ("problems", "problems-open")):
         add(
             function("shell", "toggle"),

@@ -91,6 +91,11 @@
     window.dispatchEvent(new CustomEvent("tracelens:scheme"));
   }).observe(document.documentElement, { attributeFilter: ["data-mantine-color-scheme"] });
 
+  // On paper it is always light
+  for (const [event, chosen] of [["beforeprint", () => "light"], ["afterprint", chosenScheme]]) {
+    window.addEventListener(event, () => applyScheme(chosen()));
+  }
+
   // Keys
 
   function isTyping(event) {
@@ -212,9 +217,11 @@
       const page = window.location.pathname.split("/")[2];
       if (chosen && shown && chosen !== shown.id) go("/" + chosen + (page ? "/" + page : ""));
     },
-    copyLink: function () {
+    copyLink: function (clicks, shown) {
       const label = document.querySelector("#copy-link .mantine-Button-label");
-      copy(window.location.href).then(
+      const here = window.location;
+      const path = shown && shown.id ? "/" + shown.id + "/" + shown.page : here.pathname;
+      copy(here.origin + path + here.search).then(
         () => say(label, "Copied"),
         () => say(label, "Not copied"),
       );
