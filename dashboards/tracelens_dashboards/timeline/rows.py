@@ -16,7 +16,16 @@ from tracelens.links.phases import phase_at
 from tracelens.trace.nesting import nested
 from tracelens.trace.schema import NAMED_BY_USERS
 from tracelens_dashboards.names import plain
-from tracelens_dashboards.timeline.pyramid import NO_NAME, NONE, Lane, Spans, lanes, split, union
+from tracelens_dashboards.timeline.pyramid import (
+    NO_NAME,
+    NONE,
+    Lane,
+    Spans,
+    in_order,
+    lanes,
+    split,
+    union,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -209,7 +218,7 @@ def _streams(linked: Linked) -> Iterator[Row]:
     several = groups["pid"].n_unique() > 1
     contexts = groups.group_by("device", "pid").agg(pl.col("context").n_unique())
     busy = contexts["context"].max()
-    for *key, items in groups.iter_rows():
+    for place, key in enumerate(groups.select(STREAM).iter_rows()):
         device, pid, context, stream = key
         gpu = "GPU ?" if device is None else f"GPU {device}"
         yield Row(
@@ -218,8 +227,8 @@ def _streams(linked: Linked) -> Iterator[Row]:
             group=f"{gpu} (pid {pid})" if several else gpu,
             label=f"stream {stream}" + (f" (context {context})" if busy != 1 else ""),
             table="gpu_ops",
-            key=(device, pid, context, stream),
-            lanes=lanes(spans, _numbers(pl.Series(items, dtype=pl.UInt32))),
+            key=key,
+            lanes=lanes(spans, _numbers(groups["item"][place])),
         )
 
 
@@ -256,13 +265,20 @@ def _spans(linked: Linked, frame: pl.DataFrame) -> Spans:
 
 def _nested(frame: pl.DataFrame, spans: Spans, kind: Kind, label: str, table: str) -> Iterator[Row]:
     """Give a row per thread, with a lane for each depth."""
-    slim = frame.select("item", "start_ns", "end_ns", "pid", "tid")
-    placed = nested(slim).select("item", "pid", "tid", "depth", "lane")
-    for (pid, tid), mine in placed.partition_by(
-        "pid", "tid", as_dict=True, maintain_order=True
-    ).items():
-        level = _stacked(_numbers(mine["depth"]), _numbers(mine["lane"]))
-        found = split(spans, _numbers(mine["item"]), level)
+    threads = frame.lazy().group_by("pid", "tid").agg("item").sort("pid", "tid").collect()
+    for place, (pid, tid) in enumerate(threads.select("pid", "tid").iter_rows()):
+        items = in_order(spans, _numbers(threads["item"][place]))
+        start, end = spans.start[items], spans.end[items]
+        if (start[1:] >= end[:-1]).all():
+            found: tuple[Lane, ...] = (Lane(spans, items),)
+        else:
+            placed = nested(
+                pl.DataFrame({"item": items, "start_ns": start, "end_ns": end}).with_columns(
+                    pid=pl.lit(0), tid=pl.lit(0)
+                )
+            )
+            level = _stacked(_numbers(placed["depth"]), _numbers(placed["lane"]))
+            found = split(spans, _numbers(placed["item"]), level)
         key = tuple(-1 if number is None else number for number in (pid, tid))
         yield Row("", kind, "", label, table, key, found)
 
