@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from dash import html
@@ -13,7 +14,7 @@ from tracelens_dashboards import parts
 from tracelens_dashboards.names import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from tracelens.trace.model import Trace
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _LARGEST_BYTES: Final = 4 << 20
 _LONGEST: Final = 600
 _MOST_FACTS: Final = 40
+_LAST_NS: Final = 1 << 62
 _PASSES: Final = (
     Column("recorder", "recorder", "text"),
     Column("state", "state", "text"),
@@ -47,7 +49,8 @@ def card(opened: Opened) -> Any:
     rows = [*_files(opened), *_recorded(trace), *_of_run(said)]
     return parts.card(
         "What was captured",
-        html.Table(html.Tbody([_row(name, value) for name, value in rows]), className="told"),
+        _told(rows),
+        *_facts(trace),
         *_devices(opened, trace),
         *_passes(said),
         *_caveats(trace),
@@ -66,6 +69,10 @@ def manifest(folder: Path | None) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
+
+
+def _told(rows: Iterable[tuple[str, object]]) -> Any:
+    return html.Table(html.Tbody([_row(name, value) for name, value in rows]), className="told")
 
 
 def _row(name: str, value: object) -> Any:
@@ -93,7 +100,21 @@ def _recorded(trace: Trace) -> Iterator[tuple[str, object]]:
     source = trace.source
     version = f", schema {source.schema_version}" if source.schema_version else ""
     yield "recorded by", f"{source.producer or source.format}{version}"
-    yield from list(source.facts.items())[:_MOST_FACTS]
+    epoch_ns = source.facts.get("epoch_ns", "")
+    if epoch_ns.isdecimal() and 0 < int(epoch_ns) < _LAST_NS:
+        when = datetime.fromtimestamp(int(epoch_ns) // 10**9, UTC)
+        yield "time 0 of the recording", f"{when:%Y-%m-%d %H:%M:%S} UTC"
+    rank, size = source.facts.get("rank"), source.facts.get("world_size")
+    if rank is not None:
+        yield "rank", f"{rank} of {size}" if size else rank
+
+
+def _facts(trace: Trace) -> Iterator[Any]:
+    """Tell the rest of what the recorder said, folded: it is in the recorder's own words."""
+    facts = [(name, value) for name, value in trace.source.facts.items() if value]
+    if facts:
+        told = _told(facts[:_MOST_FACTS])
+        yield html.Details([html.Summary("All that the recorder said"), told], className="beside")
 
 
 def _of_run(said: dict[str, Any]) -> Iterator[tuple[str, object]]:

@@ -168,8 +168,11 @@ def _register(app: dash.Dash, library: Library) -> None:
         stays = before not in new and any(item.id == before for item in library.items)
         return clicks, dash.no_update if stays else clicks
 
+    @app.callback(Output("run", "data"), Input("refreshed", "data"), Input("shown", "data"))
+    def _list(_clicks: int | None, _shown: Any) -> Any:
+        return _choices(library)
+
     @app.callback(
-        Output("run", "data"),
         Output("notice", "children"),
         Output("problems", "children"),
         Output("problems-open", "children"),
@@ -177,14 +180,13 @@ def _register(app: dash.Dash, library: Library) -> None:
         Input("watch", "n_intervals"),
         Input("shown", "data"),
     )
-    def _watch(_clicks: int | None, _ticks: int | None, _shown: Any) -> tuple[Any, Any, Any, Any]:
+    def _watch(_clicks: int | None, _ticks: int | None, _shown: Any) -> tuple[Any, Any, Any]:
         """Tell what there is by now; nothing else changes before the user asks for it."""
         unseen = library.unseen()
         notice = f"{unseen} new run{'s' * (unseen != 1)}" if unseen else ""
         problems = library.problems
         many = f"{len(problems)} not readable" if problems else ""
-        told = html.Ul([html.Li(plain(problem, _LONGEST)) for problem in problems])
-        return _choices(library), notice, told, many
+        return notice, html.Ul([html.Li(plain(problem, _LONGEST)) for problem in problems]), many
 
 
 def _register_in_browser(app: dash.Dash) -> None:

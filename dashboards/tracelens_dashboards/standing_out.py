@@ -62,7 +62,7 @@ def of_memory(recording: str, memory: Memory) -> Any:
     found = [_item([text], "finding") for text in memory_findings.findings(memory)]
     if found and "memory" in pages():
         link = dcc.Link("Show the memory", href=parts.place(recording, "memory"))
-        found.append(html.Li(link, className="quiet"))
+        found[0].children += [" ", link]
     lines = memory_report.trust(memory)
     trust = [_item(_clauses(f"Memory: {line}"), "quiet") for line in lines]
     return html.Ul([*found, *trust], className="standing-out")

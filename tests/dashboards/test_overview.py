@@ -299,6 +299,27 @@ def test_one_recording_is_compared_with_nothing(tmp_path: Path) -> None:
     assert comparison.card(library, library.items[0]) is None
 
 
+@pytest.mark.parametrize(
+    ("label", "leads_to"),
+    [
+        ("Show the longest", "timeline?from="),
+        ("Show the most frequent", "kernels?kernel="),
+        ("Show the memory", "memory"),
+    ],
+)
+def test_what_stands_out_is_one_click_from_its_place(
+    explorer: Explorer, page: Any, label: str, leads_to: str
+) -> None:
+    page.goto(explorer([SAMPLE]))
+
+    page.locator(f".standing-out a:text-is('{label}')").first.click()
+
+    page.wait_for_url(lambda url: leads_to in url)
+    page.wait_for_selector("h1:has-text('gpt2-small')", state="detached")
+    page.go_back()
+    page.wait_for_selector(f".standing-out a:text-is('{label}')")
+
+
 def test_a_part_that_fails_leaves_the_others(
     explorer: Explorer, page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

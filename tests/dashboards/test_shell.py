@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.dashboards.recordings import PAYLOADS, hostile, training
+from tracelens.errors import UnreadableError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -177,6 +178,20 @@ def test_a_damaged_file_is_listed_with_its_reason(explorer: Explorer, page: Any,
     page.click("#run")
 
     page.wait_for_selector("[role=option]:has-text('bad.sqlite (cannot be read)')")
+
+
+def test_an_error_behind_the_page_is_told(
+    explorer: Explorer, page: Any, two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_self: Library) -> int:
+        raise UnreadableError("<b>The folder is gone.</b>")
+
+    monkeypatch.setattr(Library, "unseen", fails)
+
+    page.goto(explorer([two]))
+
+    page.wait_for_selector("#notice:has-text('Not shown: <b>The folder is gone.</b>')")
+    ready(page)
 
 
 def test_an_unknown_recording_is_told(explorer: Explorer, page: Any, two: Path) -> None:

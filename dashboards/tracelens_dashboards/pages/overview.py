@@ -61,7 +61,10 @@ def _layout(opened: Opened, _asked: dict[str, str]) -> Any:
             html.H1(plain(opened.item.title)),
             html.Div(top, className="facts"),
             parts.cards(
-                html.Div(parts.card("What stands out", *said), className="part wide"),
+                html.Div(
+                    parts.card("What stands out", html.Div(said, className="all-that-stands-out")),
+                    className="part wide",
+                ),
                 *slots.values(),
             ),
         ]
