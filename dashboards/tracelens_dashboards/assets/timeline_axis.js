@@ -90,7 +90,8 @@
       const ticks = [];
       for (let i = first; this.start + i * step <= this.to; i += 1) {
         const value = ((i * step - base) / factor).toFixed(decimals);
-        ticks.push({ x: this.x(this.start + i * step), label: `${isFar ? "+" : ""}${value}${unit}` });
+        const label = `${isFar ? "+" : ""}${value}${unit}`;
+        ticks.push({ x: this.x(this.start + i * step), label });
       }
       return { base: isFar ? timeline.format.precise(base) : "", ticks };
     }

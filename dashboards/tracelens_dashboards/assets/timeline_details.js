@@ -85,15 +85,17 @@
   timeline.statistics = function (page, stats) {
     const { el } = timeline;
     const { from, to, tables, totals, devices } = stats;
+    const { sel } = page.state;
     const zoom = () => page.jump((axis) => axis.show(from, to));
+    const toIt = el("button", { class: "tl-go", onclick: zoom }, "Zoom to it");
     const head = el(
       "p",
       {},
       el("strong", {}, timeline.format.time(to - from)),
-      ` selected: ${summed(totals)}. `,
+      ` ${sel ? "selected" : "in view"}: ${summed(totals)}. `,
       devices.map(busy).join(" "),
       ` ${stats.note || ""} `,
-      el("button", { class: "tl-go", onclick: zoom }, "Zoom to it"),
+      sel ? toIt : null,
     );
     const parts = tables.map((table) => part(page, table));
     const [phases, families, ...others] = parts;
@@ -131,7 +133,9 @@
   function part(page, table) {
     const { el } = timeline;
     const title = el("h3", { class: "tl-title" }, table.title);
-    if (!table.rows.length) return el("div", {}, title, el("p", { class: "nothing" }, "None here."));
+    if (!table.rows.length) {
+      return el("div", {}, title, el("p", { class: "nothing" }, table.note || "None here."));
+    }
     const headings = table.columns.map((column) => ({
       name: column.name,
       title: column.heading,
@@ -181,6 +185,11 @@
     return timeline.table(headings, rows, note);
   };
 
+  /** @param {{name: string, color: string}|undefined} code a phase or family, if there is one */
+  function coded(code) {
+    return code ? { text: code.name, value: code.name, color: code.color } : { text: "–" };
+  }
+
   function cells(page, { row, tile, i }) {
     const { precise, time } = timeline.format;
     const start = Math.round(tile.from + tile.x0[i] * tile.nsPerPx);
@@ -193,8 +202,8 @@
       { text: precise(start - page.axis.start), value: start },
       { text: time(took), value: took },
       { text: name, value: name, act: () => page.pick({ row, item: tile.item[i] }) },
-      { text: phase ? phase.name : "–", value: phase ? phase.name : null, color: phase && phase.color },
-      { text: family ? family.name : "–", value: family ? family.name : null, color: family && family.color },
+      coded(phase),
+      coded(family),
       { text: label, value: label },
     ];
   }

@@ -3,7 +3,6 @@
 
 (function (timeline) {
   const NEAR_PX = 1;
-  const PAD = 2;
 
   /**
    * @typedef {Object} Found
@@ -26,14 +25,17 @@
     if (!place) return null;
     const tile = scene.tiles.get(place.row.id);
     if (!tile) return { place, kind: "nothing" };
-    const inside = y - place.y + (place.pinned ? 0 : scene.scroll) - PAD;
+    const inside = y - place.y + (place.pinned ? 0 : scene.scroll) - timeline.PAD;
     const lanes = tile.mode === "bins" ? tile.lanes : place.row.lanes;
     const deep = (place.lane * place.row.lanes) / lanes;
     const lane = Math.min(Math.max(0, Math.floor(inside / deep)), lanes - 1);
     const { axis } = scene;
     const px = (axis.ns(x) - tile.from) / tile.nsPerPx;
-    if (tile.mode === "items") return { place, ...item(tile, lane, px, axis.nsPerPx / tile.nsPerPx) };
-    return { place, ...column(tile, lane, Math.floor(px)) };
+    const isItems = tile.mode === "items";
+    const found = isItems
+      ? item(tile, lane, px, axis.nsPerPx / tile.nsPerPx)
+      : column(tile, lane, Math.floor(px));
+    return { place, ...found };
   };
 
   /** Find the item at `px`, else the nearest one within a pixel of the screen. */

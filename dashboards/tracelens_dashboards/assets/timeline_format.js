@@ -3,7 +3,8 @@
 
 (function (timeline) {
   const TIMES = [[1e9, " s"], [1e6, " ms"], [1e3, " µs"], [1, " ns"]];
-  const SIZES = [[2 ** 40, " TiB"], [2 ** 30, " GiB"], [2 ** 20, " MiB"], [2 ** 10, " KiB"], [1, " B"]];
+  const BINARY = [" TiB", " GiB", " MiB", " KiB", " B"];
+  const SIZES = BINARY.map((unit, i) => [1024 ** (BINARY.length - 1 - i), unit]);
 
   function commas(text) {
     const [whole, part] = text.split(".");
@@ -30,7 +31,10 @@
     /** @param {number} number */
     count: (number) => commas(String(Math.round(number))),
     /** @param {number} part of one */
-    share: (part) => (part > 0 && part < 0.001 ? "<0.1 %" : `${(100 * part).toFixed(part < 0.0995 ? 1 : 0)} %`),
+    share: (part) => {
+      if (part > 0 && part < 0.001) return "<0.1 %";
+      return `${(100 * part).toFixed(part < 0.0995 ? 1 : 0)} %`;
+    },
   };
 
   /**

@@ -6,6 +6,7 @@
   const PAN = 0.15;
   const CLICK_PX = 4;
   const WHEEL = 0.0018;
+  const PINCH = 0.01;
 
   timeline.Input = class Input {
     /** @param {Timeline} page */
@@ -49,7 +50,9 @@
       if (!sideways && !isZoom) return;
       event.preventDefault();
       const unit = event.deltaMode === 1 ? 16 : 1;
-      if (isZoom) page.move((axis) => axis.zoom(Math.exp(event.deltaY * unit * WHEEL), x));
+      // A pinch on a touchpad comes as a wheel of a few px with ctrl.
+      const rate = event.ctrlKey && Math.abs(event.deltaY) < 40 ? PINCH : WHEEL;
+      if (isZoom) page.move((axis) => axis.zoom(Math.exp(event.deltaY * unit * rate), x));
       else page.move((axis) => axis.pan(sideways * unit));
     }
 
@@ -100,8 +103,8 @@
 
     /** @param {KeyboardEvent} event */
     key(event) {
-      const isTyping = window.tracelens.isTyping;
-      if (event.defaultPrevented || isTyping(event) || document.querySelector("[role=dialog]")) return;
+      if (event.defaultPrevented || window.tracelens.isTyping(event)) return;
+      if (document.querySelector("[role=dialog]")) return;
       const act = this.keys()[event.key.length === 1 ? event.key.toLowerCase() : event.key];
       if (!act) return;
       event.preventDefault();

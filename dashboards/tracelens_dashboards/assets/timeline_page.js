@@ -31,7 +31,7 @@
       this.leaving.abort();
       this.server.stop();
       cancelAnimationFrame(this.frame);
-      for (const part of [this.url, this.tiles, this.input, this.search, this.tip]) {
+      for (const part of [this.url, this.tiles, this.input, this.search, this.tip, this.panel]) {
         if (part) part.stop();
       }
       if (this.watch) this.watch.disconnect();
@@ -43,7 +43,8 @@
 
     build(known) {
       const redraw = () => this.draw();
-      this.known = known;
+      const [first] = known.steps;
+      this.steps = known.steps.filter((step) => step.pid === first.pid);
       this.axis = new timeline.Axis(known.start_ns, known.end_ns);
       this.rows = new timeline.Rows(known.rows);
       this.colors = new timeline.Colors(known);
@@ -64,13 +65,14 @@
         class: "tl-canvas",
         tabindex: "0",
         role: "img",
-        "aria-label": "Timeline. Arrow keys step from kernel to kernel; the tables below say the same.",
+        "aria-label": "Timeline. Arrow keys step from kernel to kernel; tables below say the same.",
       });
+      this.cursor = el("div", { class: "tl-cursor", hidden: true });
       this.labels = new timeline.Labels(this);
       this.tip = new timeline.Tip(this);
       this.toolbar = new timeline.Toolbar(this);
       this.panel = new timeline.Panel(this);
-      this.view = el("div", { class: "tl-view" }, this.canvas, this.tip.root);
+      this.view = el("div", { class: "tl-view" }, this.canvas, this.cursor, this.tip.root);
       this.stage = el("div", { class: "tl-stage" }, this.labels.root, this.view);
       this.status = el("p", { class: "tl-status", role: "alert", hidden: true });
       const parts = [this.toolbar.root, this.status, this.stage, this.panel.root];
@@ -91,12 +93,20 @@
       this.status.hidden = !message;
     }
 
-    /** Tell readers, and tests, whether something is still under way. */
+    /** Tell readers, and tests, whether something is still under way: once nothing follows. */
     stirred() {
-      if (!this.search) return;
+      if (this.isBusy()) this.place.setAttribute("aria-busy", "true");
+      else requestAnimationFrame(() => this.rest());
+    }
+
+    rest() {
+      if (!this.isBusy()) this.place.setAttribute("aria-busy", "false");
+    }
+
+    isBusy() {
+      if (!this.search) return true;
       const waits = timeline.pending > 0 || this.frame !== null || !this.isComplete;
-      const isBusy = waits || this.tiles.timer !== null || this.search.timer !== null;
-      this.place.setAttribute("aria-busy", String(isBusy));
+      return waits || this.tiles.timer !== null || this.search.timer !== null;
     }
 
     // State
@@ -109,10 +119,10 @@
       this.arrange();
       this.toolbar.show();
       this.resized();
-      if (state.pick) this.load(state.pick);
+      if (state.pick) this.load(state.pick, !state.sel);
       else this.setPicked(null);
       if (state.sel) this.panel.open("range");
-      else if (this.panel.tab === "range") this.panel.open(null);
+      else if (this.panel.tab === "range") this.panel.show();
     }
 
     /** Change the state, and write it into the URL. */
@@ -164,19 +174,20 @@
 
     // Picking
 
-    async load({ row, item }) {
+    /** Ask for the details of what is picked; `shows`: open the panel on them. */
+    async load({ row, item }, shows = true) {
       try {
         const details = await this.server.json("item", { row, item });
         const { pick } = this.state;
-        if (pick && pick.row === row && pick.item === item) this.setPicked(details);
+        if (pick && pick.row === row && pick.item === item) this.setPicked(details, shows);
       } catch (error) {
         if (error.name !== "AbortError") this.say(error.message);
       }
     }
 
-    setPicked(details) {
+    setPicked(details, shows = true) {
       this.picked = details;
-      if (details && this.panel.tab !== "item") this.panel.open("item");
+      if (details && shows && this.panel.tab !== "item") this.panel.open("item");
       else if (this.panel.tab === "item") this.panel.show();
       if (details) this.scrollTo(details.row);
       this.draw();
@@ -184,6 +195,7 @@
 
     /** Pick an item, or null for none. */
     pick(pick) {
+      this.say("");
       this.change({ pick });
       if (pick) this.load(pick);
       else this.setPicked(null);
@@ -195,7 +207,7 @@
         this.say("");
         const details = await this.server.json("next", query);
         if (details.row) this.visit(details, !query.q);
-        else this.say(query.direction > 0 ? "There is none after this." : "There is none before this.");
+        else this.say(`There is none ${query.direction > 0 ? "after" : "before"} this.`);
       } catch (error) {
         if (error.name !== "AbortError") this.say(error.message);
       }
@@ -217,8 +229,9 @@
       if (!place || place.pinned) return;
       const height = this.stage.clientHeight - timeline.RULER;
       const { scrollTop } = this.stage;
-      const isSeen = place.y >= scrollTop + this.rows.fixed && place.y + place.lane < scrollTop + height;
-      if (!isSeen) this.stage.scrollTop = Math.max(0, place.y - height / 2);
+      const isBelow = place.y + place.lane > scrollTop + height;
+      if (!isBelow && place.y >= scrollTop + this.rows.fixed) return;
+      this.stage.scrollTop = Math.max(0, place.y - height / 2);
     }
 
     /** Step to the next (1) or last (-1) item of the picked row, or of the first GPU row. */
@@ -246,23 +259,28 @@
 
     click(x, y) {
       const found = y < timeline.RULER ? null : timeline.find(this.scene(), x, y - timeline.RULER);
-      if (found && found.kind === "item") return this.pick({ row: found.place.row.id, item: found.item });
+      const row = found && found.place.row.id;
+      if (found && found.kind === "item") return this.pick({ row, item: found.item });
       if (found && found.kind === "bin") {
         const ns = Math.floor(this.axis.ns(Math.floor(x))) - 1;
-        return this.goTo({ row: found.place.row.id, ns, direction: 1 });
+        return this.goTo({ row, ns, direction: 1 });
       }
       return this.pick(null);
     }
 
     // Ranges, marks, the whole
 
+    /** Show what is picked, else what is selected; where that is in view, or neither, all. */
     fit() {
       const { picked, state, axis } = this;
-      const span = picked ? [picked.start_ns, picked.end_ns] : state.sel && [state.sel.from, state.sel.to];
-      const margin = span ? Math.max((span[1] - span[0]) * 0.25, 50) : 0;
-      const isThere = span && Math.abs(axis.span - (span[1] - span[0] + 2 * margin)) < 2;
-      if (!span || isThere) this.jump((whole) => whole.fit());
-      else this.jump((part) => part.show(span[0] - margin, span[1] + margin));
+      const { sel } = state;
+      const span = picked ? { from: picked.start_ns, to: picked.end_ns } : sel;
+      if (!span) return this.jump(() => axis.fit());
+      const margin = Math.max((span.to - span.from) * 0.25, 50);
+      const from = Math.max(axis.start, span.from - margin);
+      const to = Math.min(axis.end, span.to + margin);
+      const isThere = Math.abs(axis.from - from) < 2 && Math.abs(axis.to - to) < 2;
+      return this.jump(() => (isThere ? axis.fit() : axis.show(from, to)));
     }
 
     /** Select a span of time; `done` once the pointer lets go. */
@@ -278,7 +296,11 @@
     selectPick() {
       const { picked } = this;
       if (picked) this.select(picked.start_ns, picked.end_ns, true);
-      else this.input.setSelects(!this.input.selects);
+      else this.selectByDrag();
+    }
+
+    selectByDrag() {
+      this.input.setSelects(!this.input.selects);
     }
 
     mark() {
@@ -296,7 +318,7 @@
       if (input.selects) return input.setSelects(false);
       if (state.sel) {
         this.change({ sel: null });
-        return this.panel.open(this.picked ? "item" : null);
+        return this.picked ? this.panel.open("item") : this.panel.show();
       }
       if (state.pick) {
         this.pick(null);
@@ -324,7 +346,8 @@
       const found = at && at.y >= timeline.RULER ? this.findAt(at) : null;
       this.tip.show(found, at);
       this.canvas.classList.toggle("tl-over", Boolean(found && found.kind === "item"));
-      this.draw();
+      this.cursor.hidden = !at;
+      if (at) this.cursor.style.transform = `translateX(${Math.round(at.x)}px)`;
     }
 
     findAt({ x, y }) {
@@ -361,10 +384,9 @@
         colors: this.colors,
         names: this.names,
         state: this.state,
-        steps: this.known.steps,
+        steps: this.steps,
         hits: this.search.hits,
         picked: this.picked,
-        cursor: this.pointerX,
       };
     }
 
@@ -407,9 +429,9 @@
     /** Return up to `most` items of GPU rows in view, by start; null where only sums are known. */
     itemsInView(most) {
       const items = [];
-      for (const id of this.streams()) {
+      for (const id of this.rowsInView()) {
         const tile = this.tiles.get(id);
-        if (!tile) continue;
+        if (!tile || this.rows.byId.get(id).kind !== "stream") continue;
         if (tile.mode !== "items") return null;
         items.push(...this.itemsOf(tile, id));
       }

@@ -3,6 +3,7 @@
 
 (function (timeline) {
   const RULER = 40;
+  /** Between a row's edge and its first lane. */
   const PAD = 2;
   const LABEL_FROM_PX = 26;
   const TEXT_PX = 11;
@@ -12,6 +13,7 @@
   const THEME = ["background", "text", "faint", "grid", "step", "select", "hit", "pick", "heading"];
 
   timeline.RULER = RULER;
+  timeline.PAD = PAD;
 
   /**
    * @typedef {Object} Scene all that a picture shows
@@ -25,7 +27,6 @@
    * @property {Object[]} steps
    * @property {?Object} hits of the search
    * @property {?Object} picked details of the picked item
-   * @property {?number} cursor px
    */
 
   timeline.Painter = class Painter {
@@ -208,10 +209,11 @@
 
     bins(tile, place, y) {
       const [shift, scale] = this.placed(tile);
-      const { colors, state } = this.scene;
+      const { colors, state, hits } = this.scene;
       const color = colors.chooser(state.color, place.row, tile);
       const first = Math.max(0, Math.floor(-shift / scale));
       const last = Math.min(tile.px, Math.ceil((this.width - shift) / scale));
+      const most = hits ? FAINT : 1;
       const deep = (place.lane * place.row.lanes) / tile.lanes;
       const height = Math.max(1, deep - (deep > 3 ? 1 : 0));
       const { context } = this;
@@ -222,7 +224,7 @@
           if (!tile.count[i]) continue;
           const a = Math.round(shift + column * scale);
           const b = Math.max(a + 1, Math.round(shift + (column + 1) * scale));
-          context.globalAlpha = strength(tile.busy[i]);
+          context.globalAlpha = most * strength(tile.busy[i]);
           context.fillStyle = color(i);
           context.fillRect(a, top, b - a, height);
         }
@@ -281,12 +283,11 @@
       }
     }
 
-    /** Draw what lies over the rows: selection, pick, arrow, marks, cursor. */
+    /** Draw what lies over the rows: selection, marks, pick, arrows. */
     over() {
-      const { state, picked, cursor, axis } = this.scene;
+      const { state, picked, axis } = this.scene;
       if (state.sel) this.selection(state.sel);
       for (const mark of state.marks) this.upright(axis.x(mark), this.theme.hit, 1.5);
-      if (cursor !== null) this.upright(cursor, this.theme.faint, 1);
       if (!picked) return;
       this.outline(picked);
       for (const [from, to] of arrows(picked)) this.arrow(from, to);
@@ -396,7 +397,8 @@
         context.fillStyle = theme.step;
         context.fillRect(a, 1, b - a - 1, 17);
         const left = Math.max(a, 0) + 4;
-        const text = this.fitted(step.name || `step ${step.step}`, Math.min(b, this.width) - left - 4);
+        const room = Math.min(b, this.width) - left - 4;
+        const text = this.fitted(step.name || `step ${step.step}`, room);
         context.fillStyle = theme.text;
         if (text) context.fillText(text, left, 10);
       }

@@ -1,11 +1,13 @@
-// Below the picture: the picked item, the statistics of the selection, and what is in view as a table.
+// Below the picture: what is picked, the statistics of the selection, and the view as a table.
 "use strict";
 
 (function (timeline) {
   const MOST_ROWS = 300;
+  const WAIT_MS = 300;
   const HINT =
-    "Click for details, shift and drag for the statistics of a range, ctrl and wheel to zoom; ? lists all keys.";
-  const TABS = { item: "Picked", range: "Selection", view: "In view" };
+    "Click for details, shift and drag for the statistics of a range, ctrl and wheel to zoom; " +
+    "? lists all keys.";
+  const TABS = { item: "Picked", range: "Statistics", view: "In view" };
 
   timeline.Panel = class Panel {
     /** @param {Timeline} page */
@@ -13,6 +15,9 @@
       this.page = page;
       this.tab = null;
       this.sequence = 0;
+      this.timer = null;
+      /** What statistics were last asked for. */
+      this.counted = "";
       this.body = timeline.el("div", { class: "tl-body", tabindex: "0" });
       this.tabs = timeline.el("div", { class: "tl-tabs" });
       this.root = timeline.el(
@@ -54,9 +59,10 @@
 
     /** Show the open tab anew. */
     show() {
+      this.stop();
       this.sequence += 1;
       if (this.tab === "item") this.showItem();
-      else if (this.tab === "range") this.showRange();
+      else if (this.tab === "range") this.showCounting();
       else if (this.tab === "view") this.showView();
       else this.body.replaceChildren();
     }
@@ -64,6 +70,14 @@
     /** What is in view has changed. */
     moved() {
       if (this.tab === "view") this.showView();
+      if (this.tab !== "range" || this.counted === this.question().join()) return;
+      this.stop();
+      this.timer = setTimeout(() => this.showRange(), WAIT_MS);
+    }
+
+    stop() {
+      clearTimeout(this.timer);
+      this.timer = null;
     }
 
     say(text) {
@@ -72,25 +86,34 @@
 
     showItem() {
       const { picked } = this.page;
-      if (!picked) return this.say("Nothing is picked: click on something, or step with the arrow keys.");
+      if (!picked) return this.say("Nothing is picked: click on something, or press an arrow key.");
       return this.body.replaceChildren(timeline.details(this.page, picked));
     }
 
-    async showRange() {
-      const { sel } = this.page.state;
-      if (!sel) return this.say("No range is selected: drag with shift held, or press R.");
-      const { sequence } = this;
+    showCounting() {
       this.say("Counting …");
+      this.showRange();
+    }
+
+    /** Return what statistics are asked for: of the selection, else of the view. */
+    question() {
+      const { axis, state } = this.page;
+      const { from, to } = state.sel || axis;
+      return [Math.floor(from), Math.ceil(to), this.page.streams()];
+    }
+
+    async showRange() {
+      this.stop();
+      const sequence = (this.sequence += 1);
+      const [from, to, rows] = this.question();
+      this.counted = [from, to, rows].join();
       try {
-        const from = Math.round(sel.from);
-        const to = Math.round(sel.to);
-        const rows = this.page.streams().join(",");
-        const stats = await this.page.server.json("stats", { from, to, rows });
-        if (sequence === this.sequence) this.body.replaceChildren(timeline.statistics(this.page, stats));
+        const stats = await this.page.server.json("stats", { from, to, rows: rows.join() });
+        if (sequence !== this.sequence) return;
+        this.body.replaceChildren(timeline.statistics(this.page, stats));
       } catch (error) {
         if (sequence === this.sequence && error.name !== "AbortError") this.say(error.message);
       }
-      return undefined;
     }
 
     showView() {

@@ -37,9 +37,8 @@
      */
     arrange(state) {
       const wanted = state.filter.toLowerCase();
-      const shown = this.all.filter(
-        (row) => !state.hidden.has(row.id) && `${row.group} ${row.label}`.toLowerCase().includes(wanted)
-      );
+      const fits = (row) => `${row.group} ${row.label}`.toLowerCase().includes(wanted);
+      const shown = this.all.filter((row) => !state.hidden.has(row.id) && fits(row));
       this.places = [];
       this.y = 0;
       const pinned = shown.filter((row) => state.pinned.has(row.id));

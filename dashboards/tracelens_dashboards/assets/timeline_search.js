@@ -40,7 +40,15 @@
         this.page.searched();
         return;
       }
-      this.timer = setTimeout(() => this.fetch(), WAIT_MS);
+      if (state.regex && !isRegex(state.q)) this.fail("This is no regular expression yet.");
+      else this.timer = setTimeout(() => this.fetch(), WAIT_MS);
+    }
+
+    fail(message) {
+      this.sequence += 1;
+      this.clear();
+      this.problem = message;
+      this.page.searched();
     }
 
     query() {
@@ -62,11 +70,8 @@
         if (sequence !== this.sequence) return;
         this.keep(reply, window);
       } catch (error) {
-        if (error.name === "AbortError" || sequence !== this.sequence) return;
-        this.clear();
-        this.problem = error.message;
+        if (error.name !== "AbortError" && sequence === this.sequence) this.fail(error.message);
       }
-      this.page.searched();
     }
 
     keep(reply, window) {
@@ -76,6 +81,7 @@
       this.count = reply.count;
       this.found = reply.names;
       this.problem = "";
+      this.page.searched();
     }
 
     /** Go to the next (1) or last (-1) thing that was found, from the picked one or the view. */
@@ -84,10 +90,19 @@
       if (!page.state.q) return;
       const { picked, axis } = page;
       const ns = picked ? picked.start_ns : direction > 0 ? axis.from - 1 : axis.to;
-      const query = { ns: Math.round(ns), direction, rows: page.shown().join(","), ...this.query() };
-      await page.goTo(picked ? { ...query, row: picked.row, item: picked.item } : query);
+      const rows = page.shown().join(",");
+      const from = picked ? { row: picked.row, item: picked.item } : {};
+      await page.goTo({ ns: Math.round(ns), direction, rows, ...this.query(), ...from });
     }
   };
+
+  function isRegex(text) {
+    try {
+      return Boolean(new RegExp(text));
+    } catch {
+      return false;
+    }
+  }
 
   function bytes(base64) {
     return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));

@@ -34,15 +34,15 @@
      * @param {AbortSignal} [signal]
      */
     async json(what, query, signal) {
-      return (await this.ask(what, query, signal)).json();
+      return this.ask(what, query, signal, (answer) => answer.json());
     }
 
     /** Ask for what rows show; @returns {Promise<{header: Object, rows: Map<string, Object>}>} */
     async view(query, signal) {
-      return decode(await (await this.ask("view", query, signal)).arrayBuffer());
+      return decode(await this.ask("view", query, signal, (answer) => answer.arrayBuffer()));
     }
 
-    async ask(what, query, signal) {
+    async ask(what, query, signal, read) {
       const asked = new URLSearchParams(
         Object.entries(query || {}).filter(([, value]) => value !== null && value !== undefined)
       );
@@ -51,7 +51,7 @@
         const both = signal ? AbortSignal.any([signal, this.leaving.signal]) : this.leaving.signal;
         const answer = await fetch(`${this.base}${what}?${asked}`, { signal: both });
         if (!answer.ok) throw new Error(await reason(answer));
-        return answer;
+        return await read(answer);
       } finally {
         this.waiting(-1);
       }
@@ -80,7 +80,9 @@
     for (const row of header.rows) {
       const arrays = {};
       for (const [name, [offset, kind, size]] of Object.entries(row.arrays)) {
-        arrays[name] = new KINDS[kind](buffer, data + offset, size);
+        // Numbers of names may be negative; they come as their 32 bits.
+        const type = name === "name" ? Int32Array : KINDS[kind];
+        arrays[name] = new type(buffer, data + offset, size);
       }
       rows.set(row.id, { ...row, ...arrays });
     }

@@ -53,7 +53,8 @@
       square.style.backgroundColor = cell.color;
       made.append(square);
     }
-    made.append(cell.act ? el("button", { class: "tl-link", onclick: cell.act }, cell.text) : cell.text);
+    const { act, text } = cell;
+    made.append(act ? el("button", { class: "tl-link", onclick: act }, text) : text);
     return made;
   }
 
@@ -63,6 +64,7 @@
   }
 
   function copyAs(format, title) {
-    return timeline.el("button", { class: "copy-table", "data-format": format }, `Copy as ${title}`);
+    const attributes = { class: "copy-table", "data-format": format };
+    return timeline.el("button", attributes, `Copy as ${title}`);
   }
 })(window.tracelens.timeline);

@@ -46,7 +46,7 @@
           act("Fit", "Show all, or the picked item (F)", () => page.fit()),
           act("+", "Zoom in (W)", () => page.move((axis) => axis.zoom(0.5, axis.px / 2))),
           act("−", "Zoom out (S)", () => page.move((axis) => axis.zoom(2, axis.px / 2))),
-          act("Select", "Select a range by dragging (R, or shift and drag)", () => page.selectPick()),
+          act("Select", "Select by dragging (or drag with shift)", () => page.selectByDrag()),
           el("label", {}, "Colour by ", this.color),
           this.query,
           el("label", { title: "The search is a regular expression" }, this.regex, "regex"),
@@ -109,8 +109,7 @@
 
     showFound() {
       const { search, state } = this.page;
-      const things = search.count === 1 ? "hit" : "hits";
-      const some = `${timeline.format.count(search.count)} ${things}`;
+      const some = `${timeline.format.count(search.count)} in view`;
       this.found.textContent = search.problem || (state.q && search.hits ? some : "");
       this.found.classList.toggle("tl-problem", Boolean(search.problem));
     }

@@ -29,7 +29,7 @@ _KEYS = (
 def _layout(opened: Opened, _asked: dict[str, str]) -> Any:
     """Return the container; `assets/timeline*.js` fill it and read the rest from the URL."""
     waiting = html.P("Reading the recording …", className="waiting", role="status")
-    of = {"data-run-id": opened.item.id}
+    of: Any = {"data-run-id": opened.item.id}
     return html.Div([waiting], id="timeline", key=opened.item.id, **of)
 
 
