@@ -15,11 +15,12 @@
       this.api = "/api/memory/" + root.dataset.recording + "/";
       this.ends = new AbortController();
       this.ask = Object.fromEntries(
-        ["course", "lifetimes", "segments", "block"].map((name) => [name, this.kit.asker()]),
+        ["course", "lifetimes", "segments"].map((name) => [name, this.kit.asker()]),
       );
       this.course = this.lives = this.segments = null;
       this.chosen = { lives: -1, segments: -1 };
       this.facts = new Map();
+      this.told = new Map();
       this.timer = this.hovering = 0;
       this.read();
       this.listen();
@@ -219,13 +220,18 @@
 
     // Blocks
 
-    async details(row) {
-      if (!this.facts.has(row)) {
-        const told = await this.ask.block(this.api + "block/" + row, { device: this.root.dataset.device });
-        if (!told || told.error) return null;
-        this.facts.set(row, told);
+    // Asked once, whether the pointer rests on a block or clicks it.
+    details(row) {
+      if (!this.told.has(row)) {
+        const ask = this.kit.asker();
+        const coming = ask(this.api + "block/" + row, { device: this.root.dataset.device });
+        this.told.set(row, coming.then((told) => {
+          if (!told || told.error) return null;
+          this.facts.set(row, told);
+          return told;
+        }));
       }
-      return this.facts.get(row);
+      return this.told.get(row);
     }
 
     async tell(box, row) {
@@ -349,7 +355,7 @@
       const x = this.at(event);
       if (x < this.view.from || x > this.view.to) return this.leave();
       const told = this.kit.hoverCourse(this.course, x);
-      this.kit.tip(this.tipOf(event), event, told.title, told.lines);
+      this.kit.tip(this.part("tip"), event, told.title, told.lines);
     }
 
     under(event) {
@@ -361,7 +367,7 @@
       if (!this.lives || event.buttons) return;
       const hit = this.under(event);
       if (!hit) return this.leave();
-      const tip = this.tipOf(event);
+      const tip = this.part("tip");
       if (hit.band) {
         const size = this.kit.text("bytes", hit.held);
         this.kit.tip(tip, event, size, [[hit.band.colour, hit.band.name + ", smaller blocks together", ""]]);
@@ -374,7 +380,7 @@
       if (!this.segments || !this.map) return;
       const hit = this.kit.findSegment(this.segments, this.map, ...this.place(event));
       if (!hit) return this.leave();
-      const tip = this.tipOf(event);
+      const tip = this.part("tip");
       const text = this.kit.text;
       const segment = [null, "segment", text("bytes", this.segments.size[hit.segment])];
       if (hit.block < 0) {
@@ -415,14 +421,6 @@
       const row = this.chosen.segments < 0 ? -1 : this.segments.row[this.chosen.segments];
       if (row < 0) this.part("segment-block").replaceChildren();
       else this.tell(this.part("segment-block"), row);
-    }
-
-    tipOf(event) {
-      const tip = this.part("tip");
-      const holder = event.currentTarget.parentElement;
-      if (tip.parentElement !== this.root) this.root.append(tip);
-      this.root.style.position = "relative";
-      return holder ? tip : tip;
     }
 
     leave() {

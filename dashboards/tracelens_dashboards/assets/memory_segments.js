@@ -6,6 +6,8 @@
   const GAP = 5;
   const BETWEEN = 3;
   const MOST_LINES = 44;
+  const LEAST_LINES = 4;
+  const EACH_BYTES = 128 * 2 ** 20; // a line of its own, as long as there is room for so many
   const SIDE = 1;
 
   // Pieces of segments: {segment, from, bytes, x, y, width}; `scale` is bytes per pixel.
@@ -39,7 +41,8 @@
   function arranged(data, width) {
     const inner = Math.max(100, width - 2 * SIDE);
     const total = data.size.reduce((sum, one) => sum + one, 0);
-    let scale = Math.max(1, total / inner / MOST_LINES);
+    const lines = Math.min(MOST_LINES, Math.max(LEAST_LINES, total / EACH_BYTES));
+    let scale = Math.max(1, total / inner / lines);
     let found = flow(data, inner, scale);
     for (let tries = 0; found.lines > MOST_LINES && tries < 12; tries++) {
       scale *= 1.15;

@@ -41,8 +41,8 @@ NAMELESS: Final = {
     "site": "no call stack",
 }
 _COLOURS: Final = {
-    BEFORE: "#9aa3ad",
-    PRE_EXISTING: "#9aa3ad",
+    BEFORE: "#b4bcc5",
+    PRE_EXISTING: "#b4bcc5",
     THROUGHOUT: "#7d8fa6",
     "parameters": "#8b6fd0",
     "activations": "#2f7fc1",
@@ -202,12 +202,12 @@ def course(recording: Recording, seen: View) -> dict[str, Any]:
         "to": part.end,
         "most": int(max(history.active.max(), 1 if reserved is None else reserved.max(), 1)),
         "index": _int32(positions - 1),
-        "active": _float32(history.active[positions]),
-        "low": _float32(part.low),
-        "allocated": _float32(history.allocated[positions]),
-        "reserved": None if reserved is None else _float32(reserved[positions]),
+        "active": _bytes(history.active[positions]),
+        "low": _bytes(part.low),
+        "allocated": _bytes(history.allocated[positions]),
+        "reserved": None if reserved is None else _bytes(reserved[positions]),
         "layers": [
-            {"name": layer.name, "colour": layer.colour, "held": _float32(held)}
+            {"name": layer.name, "colour": layer.colour, "held": _bytes(held)}
             for layer, held in zip(layers, values, strict=True)
             if held.any()
         ],
@@ -372,8 +372,8 @@ def said(history: History, position: int) -> str:
     return ", ".join(when)
 
 
-def _float32(values: Ints) -> NDArray[np.float32]:
-    return values.astype(np.float32)
+def _bytes(values: Ints) -> NDArray[np.float64]:
+    return values.astype(np.float64)  # exact up to 2**53
 
 
 def _int32(values: NDArray[Any]) -> NDArray[np.int32]:

@@ -163,4 +163,5 @@ def _worst(row: Sequence[float], side: float) -> float:
 def _label(row: dict[str, Any], group: str) -> str:
     if group in ("category", "phase"):
         return plain(str(row[group] or NAMELESS[group]))
-    return plain(str(row["site"] or row["category"] or NAMELESS["site"]))
+    via = f" by way of {row['via']}" if row.get("via") else ""
+    return plain(f"{row['site'] or row['category'] or NAMELESS['site']}{via}")

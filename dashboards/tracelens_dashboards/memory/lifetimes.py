@@ -88,13 +88,13 @@ def lifetimes(recording: Recording, known: Blocks, seen: View, most: int = MOST)
         "row": shown.astype(np.int32),
         "first": first[shown].astype(np.uint16),
         "last": last[shown].astype(np.uint16),
-        "size": known.sizes[shown].astype(np.float32),
+        "size": known.sizes[shown].astype(np.float64),
         "category": known.categories[shown],
         "offset": _compact(known, shown) if seen.lives == "address" else None,
         "names": known.names,
         "colours": known.colours,
         "rest": _rest(known, shown, (first, last), layers, (positions, history.active)),
-        "active": history.active[positions].astype(np.float32),
+        "active": history.active[positions].astype(np.float64),
         "blocks": int(there.size),
         "smallest": int(known.sizes[shown].min()) if shown.size < there.size else 0,
     }
@@ -159,19 +159,19 @@ def _rest(
         bands.append((layer.name, layer.colour, held - np.cumsum(drawn)[:-1]))
     bands.append((UNACCOUNTED, "#8a9099", rest))
     return [
-        {"name": name, "colour": colour, "held": held.astype(np.float32)}
+        {"name": name, "colour": colour, "held": held.astype(np.float64)}
         for name, colour, held in bands
         if held.any()
     ]
 
 
-def _compact(known: Blocks, shown: Ints) -> NDArray[np.float32]:
+def _compact(known: Blocks, shown: Ints) -> NDArray[np.float64]:
     """Return the blocks' addresses without the gaps that none of them ever uses."""
     order = np.argsort(known.addresses[shown], kind="stable")
     begins = known.addresses[shown][order]
     reach = np.maximum.accumulate(begins + known.sizes[shown][order])
     gaps = np.maximum(begins[1:] - reach[:-1], 0)
     skipped = np.concatenate([begins[:1], gaps]).cumsum()
-    offsets = np.empty(shown.size, np.float32)
+    offsets = np.empty(shown.size, np.float64)
     offsets[order] = begins - skipped
     return offsets

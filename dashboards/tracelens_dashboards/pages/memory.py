@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _ASPECT: Final = 3.6
 _MOST_ROWS: Final = 100
 _ROWS: Final = 20
-_READABLE: Final = (0.07, 0.09)
+_READABLE: Final = (0.035, 0.06)
 """A tile of this part of the picture's width and height has room for its name."""
 
 _OPTION: Final = re.compile(r" See --table \w+\.")
@@ -87,6 +87,7 @@ def _layout(opened: Opened, asked: dict[str, str]) -> Any:
                 *_space(known, seen),
                 *_more(known, seen),
             ),
+            html.Div(id="memory-tip", className="memory-tip"),
             dcc.Store(id="memory-moment", data=None),
         ],
         id="memory-page",
@@ -126,17 +127,21 @@ def _devices(name: str, known: Recording, seen: View) -> Any:
 def _facts(known: Recording, seen: View) -> Any:
     history = known.history(seen.device)
     told = {row["device"]: row for row in devices(known.memory).iter_rows(named=True)}[seen.device]
+    failed = (
+        [parts.fact("Out of memory", f"{units.count(told['oom_events'])} ×")]
+        if told["oom_events"]
+        else []
+    )
     shown = [
         parts.fact(
             "Most active", units.size(told["peak_active_bytes"]), said(history, history.peak)
         ),
+        *failed,
         parts.fact("Reserved at most", units.size(told["peak_reserved_bytes"]), "by the allocator"),
         parts.fact("Before the first event", units.size(told["baseline_active_bytes"])),
         parts.fact("At the end", units.size(told["end_active_bytes"])),
         parts.fact("Events", units.count(history.events)),
     ]
-    if told["oom_events"]:
-        shown.append(parts.fact("Out of memory", f"{units.count(told['oom_events'])} ×"))
     return parts.facts(*shown)
 
 
@@ -157,7 +162,6 @@ def _over_time(known: Recording, seen: View) -> Any:
     picture = html.Div(
         [
             html.Canvas(id="memory-course", tabIndex=0, **_says("Memory over time")),
-            html.Div(id="memory-tip", className="memory-tip"),
             html.Div(id="memory-legend", className="memory-legend"),
         ],
         className="memory-drawn",
