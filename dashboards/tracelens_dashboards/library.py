@@ -88,7 +88,14 @@ class Opened:
             raise NothingToShowError(f"{self.item.title} holds no memory events.")
         if path == self.item.trace:
             return self.once("memory", lambda: remember(self.trace, Ask()))
-        return self.once("memory", lambda: remember(self._read(path), Ask()))
+        return self.once("memory", lambda: remember(self._read(path), Ask(), self._beside()))
+
+    def _beside(self) -> Trace | None:
+        """Return the trace of the same run, whose ranges name phases; None if none can be read."""
+        try:
+            return self.trace
+        except TracelensError:
+            return None
 
     def once(self, key: str, make: Callable[[], _T]) -> _T:
         """Return what `make` gives, made once for this recording; others wait meanwhile.
