@@ -172,7 +172,7 @@ def test_options_of_a_recorder_stand_behind_its_name() -> None:
 @pytest.mark.usefixtures("there")
 @pytest.mark.parametrize(
     ("text", "hint"),
-    [("tourch", "Did you mean torch"), ("torch:dpth", "Did you mean depth"), ("", "Known")],
+    [("toorch", "Did you mean torch"), ("torch:dpth", "Did you mean depth"), ("", "Known")],
 )
 def test_an_unknown_recorder_or_option_names_the_nearest(text: str, hint: str) -> None:
     with pytest.raises(UsageError, match=hint):

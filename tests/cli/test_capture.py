@@ -107,7 +107,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(shell: Shell) -> Non
         (["toy", "--gigabyte", "3"], "--gigabytes"),
         (["toy", "--gigabytes", "many"], "not a valid integer"),
         (["toy", "--gigabytes", "0"], "at least 1"),
-        (["toy", "--with", "tourch"], "Did you mean torch?"),
+        (["toy", "--with", "toorch"], "Did you mean torch?"),
         (["toy", "--with", "torch:deep"], "Did you mean depth?"),
         ([], "tracelens list workloads"),
         (["toy", "--", "python", "train.py"], "not both"),

@@ -40,12 +40,12 @@ class _Codes(HTMLParser):
         self.found: list[str] = []
         self.inside = False
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002
+    def handle_starttag(self, tag: str, attrs: object) -> None:
         self.inside = tag == "code"
         if self.inside:
             self.found.append("")
 
-    def handle_endtag(self, tag: str) -> None:  # noqa: ARG002
+    def handle_endtag(self, tag: str) -> None:
         self.inside = False
 
     def handle_data(self, data: str) -> None:
