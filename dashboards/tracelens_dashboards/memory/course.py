@@ -11,7 +11,6 @@ import polars as pl
 from tracelens import units
 from tracelens.analyses.memory.composition import BEFORE, grouped, holdings
 from tracelens.analyses.memory.devices import devices
-from tracelens.links.memory_categories import PRE_EXISTING, THROUGHOUT
 from tracelens.tables.memory_report import is_spread
 from tracelens_dashboards import palette
 from tracelens_dashboards.names import plain
@@ -39,20 +38,6 @@ NAMELESS: Final = {
     "category": "no rule fits",
     "phase": "no phase",
     "site": "no call stack",
-}
-_COLOURS: Final = {
-    BEFORE: "#b4bcc5",
-    PRE_EXISTING: "#b4bcc5",
-    THROUGHOUT: "#7d8fa6",
-    "parameters": "#8b6fd0",
-    "activations": "#2f7fc1",
-    "forward temporaries": "#7db4dd",
-    "gradients": "#d97706",
-    "backward temporaries": "#eab676",
-    "optimizer state": "#1f9a72",
-    "optimizer temporaries": "#7cc7ae",
-    "communication": "#d2503c",
-    "autotuning": "#a08a1c",
 }
 
 
@@ -338,24 +323,19 @@ def _lasting(name: object, positions: Ints, held: Ints) -> tuple[bool, bool, int
     return name is None, name != BEFORE, -least, str(name)
 
 
-def _colours(names: Sequence[object], by: str) -> list[str]:
+def _colours(names: Sequence[str | None], by: str) -> list[str]:
     if by == "site":
-        ranks = iter(range(len(names)))
-        return [
-            palette.NONE
-            if name is None
-            else _COLOURS.get(str(name)) or palette.of_place(next(ranks))
-            for name in names
-        ]
+        known = {None: palette.NONE, BEFORE: palette.category(BEFORE)}
+        return [known.get(name) or palette.of_place(rank) for rank, name in enumerate(names)]
     return [colour_of(name, by) for name in names]
 
 
 def colour_of(name: object, by: str) -> str:
     """Return the colour of a category or a phase, on all pictures the same."""
-    if name is None:
-        return palette.NONE
-    known = _COLOURS.get(str(name))
-    return known or (palette.phase(str(name)) if by == "phase" else palette.of_name(str(name)))
+    text = None if name is None else str(name)
+    if by == "category" or text == BEFORE:
+        return palette.category(text)
+    return palette.phase(text)
 
 
 def said(history: History, position: int) -> str:
