@@ -315,7 +315,7 @@ def test_what_stands_out_is_one_click_from_its_place(
     page.locator(f".standing-out a:text-is('{label}')").first.click()
 
     page.wait_for_url(lambda url: leads_to in url)
-    page.wait_for_selector("h1:has-text('gpt2-small')", state="detached")
+    page.wait_for_selector(".standing-out", state="detached")
     page.go_back()
     page.wait_for_selector(f".standing-out a:text-is('{label}')")
 
