@@ -1,4 +1,4 @@
-"""The timeline in a real browser: what it draws, what keys and pointer do, and what the URL holds."""
+"""The timeline in a real browser: its picture, what keys and pointer do, what the URL holds."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 
 pytest.importorskip("dash", reason="no dash: the explorer is not installed")
 
-from tracelens_dashboards.library import Library  # noqa: E402
+from tracelens_dashboards.library import Library
 
-from tests.build import Nsys  # noqa: E402
-from tests.dashboards.recordings import PAYLOADS, hostile, training  # noqa: E402
-from tracelens import units  # noqa: E402 (after the skip)
-from tracelens.tables.build import fill  # noqa: E402
+from tests.build import Nsys
+from tests.dashboards.recordings import PAYLOADS, hostile, training
+from tracelens import units
+from tracelens.tables.build import fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -442,6 +442,41 @@ def test_many_kernels_in_one_pixel_are_counted(
     page.wait_for_selector(".tl-tip:has-text('30 pieces in this pixel')")
 
 
+def test_from_afar_a_pixel_says_how_many_it_holds_and_a_click_picks_one(
+    explorer: Explorer, page: Any, tmp_path: Path
+) -> None:
+    trace = Nsys()
+    for at in range(0, 22_000_000, 1_000):
+        trace.kernel_without_launch("tiny", (at, at + 500))
+    opened(page, explorer, trace.write(tmp_path / "run.sqlite"))
+    x, y = where(page, 11_000_000)
+    page.mouse.move(x, y)
+    tip = page.wait_for_selector(".tl-tip:has-text('in this pixel')").inner_text()
+    page.mouse.click(x, y)
+    page.wait_for_selector(".tl-details")
+    page.get_by_role("button", name="In view").click()
+    too_many = page.locator(".tl-body").inner_text()
+
+    assert page.evaluate("tracelens.timeline.now.tiles.get('s0').mode") == "bins"
+    assert 20 <= int(tip.split()[0]) <= 30
+    assert "busy 50 % of it" in tip or "busy 51 % of it" in tip or "busy 49 % of it" in tip
+    per_px = page.evaluate("tracelens.timeline.now.axis.nsPerPx")
+    picked = page.evaluate("tracelens.timeline.now.picked.start_ns")
+    assert picked == pytest.approx(11_000_000, abs=per_px + 1_000)
+    assert too_many.startswith("There is more GPU work in view")
+
+
+def test_a_reply_that_fails_says_why(explorer: Explorer, page: Any, tmp_path: Path) -> None:
+    refusal = {"status": 400, "json": {"error": "Not today."}}
+    page.route("**/view?*", lambda route: route.fulfill(**refusal))
+    path = training(tmp_path / "run.sqlite")
+    page.goto(f"{explorer([path])}/{Library([path]).items[0].id}/timeline")
+    page.wait_for_selector(".tl-status:has-text('Not today.')")
+
+    assert all("400" in complaint for complaint in page.complaints)
+    page.complaints.clear()
+
+
 def test_what_is_in_view_stands_in_a_table_too(small: Any) -> None:
     small.get_by_role("button", name="In view").click()
     names = small.locator(".tl-body td.name")
@@ -470,7 +505,8 @@ def test_dark_is_dark(small: Any) -> None:
     small.wait_for_selector("html[data-mantine-color-scheme=dark]")
     dark = (settled(small), pixel(small, *at))[1]
 
-    assert sum(light) > 600 > 300 > sum(dark)
+    assert sum(light) > 600
+    assert sum(dark) < 300
 
 
 def test_hostile_names_stay_text(explorer: Explorer, page: Any, tmp_path: Path) -> None:

@@ -103,7 +103,8 @@
 
     /** @param {KeyboardEvent} event */
     key(event) {
-      if (event.defaultPrevented || window.tracelens.isTyping(event)) return;
+      const isBox = event.target.type === "checkbox";
+      if (event.defaultPrevented || (window.tracelens.isTyping(event) && !isBox)) return;
       if (document.querySelector("[role=dialog]")) return;
       const act = this.keys()[event.key.length === 1 ? event.key.toLowerCase() : event.key];
       if (!act) return;

@@ -106,7 +106,7 @@
       const { axis, steps } = this.scene;
       steps.forEach((step, i) => {
         const [a, b] = this.span(step.start_ns, step.end_ns);
-        if (b < 0 || a > this.width) return;
+        if (b < 0 || a > this.width || b - a < 4) return;
         this.context.fillStyle = this.theme.step;
         if (i % 2 === 0) this.context.fillRect(a, RULER, b - a, this.height);
         this.context.fillStyle = this.theme.faint;
@@ -240,6 +240,11 @@
       this.band(tile, tile.reserved_max, level, y + height, palette.placed(9), 0.25);
       this.band(tile, tile.allocated_max, level, y + height, palette.placed(0), 0.75);
       context.globalAlpha = 1;
+      context.font = FONT;
+      context.textBaseline = "middle";
+      context.fillStyle = this.theme.text;
+      const said = `up to ${timeline.format.size(most)}: allocated below, reserved behind`;
+      context.fillText(said, 4, y + 8);
     }
 
     /** Return the largest value seen in a row so far: its scale does not jump back. */

@@ -63,8 +63,18 @@
     choice() {
       const { el } = timeline;
       const options = timeline.COLORINGS.map((by) => el("option", { value: by }, BY[by]));
-      const onchange = () => this.page.change({ color: this.color.value });
-      return el("select", { onchange, "aria-label": "Colour by" }, ...options);
+      let byPointer = false;
+      const attributes = {
+        "aria-label": "Colour by",
+        onpointerdown: () => (byPointer = true),
+        onkeydown: () => (byPointer = false),
+        onchange: () => {
+          this.page.change({ color: this.color.value });
+          // A letter would choose from the list: after a click keys belong to the picture again.
+          if (byPointer) this.page.canvas.focus({ preventScroll: true });
+        },
+      };
+      return el("select", attributes, ...options);
     }
 
     inSearch(event) {
