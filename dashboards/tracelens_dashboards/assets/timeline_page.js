@@ -49,7 +49,7 @@
       this.rows = new timeline.Rows(known.rows);
       this.colors = new timeline.Colors(known);
       this.names = new timeline.Names(this.server, redraw);
-      this.tiles = new timeline.Tiles(this.server, redraw, (message) => this.say(message));
+      this.tiles = new timeline.Tiles(this.server, redraw, (problem) => this.say(problem));
       this.url = new timeline.Url((state) => this.restore(state));
       this.search = new timeline.Search(this);
       this.buildView();
@@ -143,6 +143,7 @@
 
     /** Move the window in view. */
     move(act) {
+      this.say("");
       act(this.axis);
       this.sync();
       this.url.write(this.state);
