@@ -229,6 +229,13 @@
     toggle: function (clicks, opened) {
       return !opened;
     },
+    // Answers when what came has been painted; a page in the background is painted later.
+    painted: function () {
+      return new Promise(function (done) {
+        window.requestAnimationFrame(() => window.setTimeout(() => done(true)));
+        window.setTimeout(() => done(true), 1000);
+      });
+    },
     title: function (shown) {
       if (shown) document.title = shown.title + " · tracelens";
     },

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
-from dash import MATCH, Input, Output, html
+from dash import MATCH, ClientsideFunction, Input, Output, State, dcc, html
 
 from tracelens import units
 from tracelens.analyses.totals import totals
@@ -42,22 +42,26 @@ _STEPS: Final = 400
 class _Part:
     """One part of the page; what makes it returns None where there is nothing of it.
 
-    Nothing makes the comparison, which is of the whole library.
+    Nothing makes the comparison, which is of the whole library. What is drawn comes after the
+    first text has been painted: to load plotly holds the browser up.
     """
 
     make: Callable[[Opened], Any] | None
     wide: bool = False
     of_memory: bool = False
+    is_drawn: bool = False
 
 
 def _layout(opened: Opened, _asked: dict[str, str]) -> Any:
     """Return the frame: each part comes by a request of its own, the quick ones first."""
     of = opened.item.id
     slots = {name: _slot(name, of) for name in PARTS}
+    painted = dcc.Store(id={"page": "overview", "painted": "yes", "of": of})
     top = [slots.pop(name) for name in (_FIRST, "memory_fact")]
     said = [slots.pop(name) for name in ("wrong", "wrong_memory")]
     return html.Div(
         [
+            painted,
             html.H1(plain(opened.item.title)),
             html.Div(top, className="facts"),
             parts.cards(
@@ -75,29 +79,51 @@ def _slot(name: str, of: str) -> Any:
     part = PARTS[name]
     return html.Div(
         parts.waiting() if name == _FIRST else None,
-        id={"page": "overview", "part": name, "of": of},
+        id={"page": "overview", "late" if part.is_drawn else "part": name, "of": of},
         className="part wide" if part.wide else "part",
     )
 
 
 def _register(app: dash.Dash, library: Library) -> None:
-    place = {"page": "overview", "part": MATCH, "of": MATCH}
+    at = {"page": "overview", "of": MATCH}
+    text, drawn, painted = {**at, "part": MATCH}, {**at, "late": MATCH}, {**at, "painted": "yes"}
+    in_browser: Any = app.clientside_callback
+    in_browser(
+        ClientsideFunction("shell", "painted"),
+        Output(painted, "data"),
+        Input({**at, "part": _FIRST}, "children"),
+        Input({**at, "part": "wrong"}, "children"),
+    )
 
-    @app.callback(Output(place, "children"), Input(place, "id"))
+    @app.callback(Output(text, "children"), Input(text, "id"))
     def _part(asked: dict[str, str]) -> Any:
-        part = PARTS[asked["part"]]
-        try:
-            opened = library.open(asked["of"])
-            if part.make is None:
-                return comparison.card(library, opened.item)
-            return _made(opened, asked["part"], part.make)
-        except NothingToShowError as error:
-            return parts.nothing(str(error)) if asked["part"] == _FIRST else None
-        except TracelensError as error:
-            return parts.problem(str(error)) if asked["part"] == _FIRST else None
-        except Exception as error:  # noqa: BLE001 # the other parts still tell what they know
-            traceback.print_exception(error)
-            return parts.problem(f"This part failed: {type(error).__name__}: {error}")
+        return _shown(library, asked["part"], asked["of"])
+
+    @app.callback(
+        Output(drawn, "children"),
+        Input(painted, "data"),
+        State(drawn, "id"),
+        prevent_initial_call=True,
+    )
+    def _drawn(_painted: bool, asked: dict[str, str]) -> Any:
+        return _shown(library, asked["late"], asked["of"])
+
+
+def _shown(library: Library, name: str, of: str) -> Any:
+    """Return a part, or why it cannot be shown: it never takes the others down."""
+    part = PARTS[name]
+    try:
+        opened = library.open(of)
+        if part.make is None:
+            return comparison.card(library, opened.item)
+        return _made(opened, name, part.make)
+    except NothingToShowError as error:
+        return parts.nothing(str(error)) if name == _FIRST else None
+    except TracelensError as error:
+        return parts.problem(str(error)) if name == _FIRST else None
+    except Exception as error:  # noqa: BLE001 # the other parts still tell what they know
+        traceback.print_exception(error)
+        return parts.problem(f"This part failed: {type(error).__name__}: {error}")
 
 
 def ahead(opened: Opened) -> None:
@@ -328,8 +354,8 @@ PARTS: Final = {
     "memory_fact": _Part(_memory_fact, of_memory=True),
     "wrong": _Part(_wrong),
     "wrong_memory": _Part(_wrong_memory, of_memory=True),
-    "stack": _Part(_stack),
-    "steps": _Part(_steps),
+    "stack": _Part(_stack, is_drawn=True),
+    "steps": _Part(_steps, is_drawn=True),
     "runs": _Part(None, wide=True),
     "kernels": _Part(_kernels, wide=True),
     "idle": _Part(_idle, wide=True),
