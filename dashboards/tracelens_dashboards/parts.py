@@ -236,7 +236,8 @@ def _cell(
     inside: list[Any] = [_square(special.colour)] if special.colour else []
     inside.append(dcc.Link(seen, href=special.href) if special.href else seen)
     if special.folded:
-        more = html.Pre(special.folded, className="folded")
+        lines = [plain(line) for line in special.folded.split("\n")]
+        more = html.Pre("\n".join(lines), className="folded")
         inside = [html.Details([html.Summary(inside), more])]
     return html.Td(inside, className=_kind(column), **_data("value", _value(row.get(column.name))))
 
