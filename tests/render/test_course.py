@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -165,6 +166,19 @@ def test_the_line_of_a_page_s_drawing_holds_its_height_until_the_next_moment() -
 
     # From the bottom at 248 up to the top at 28, half way.
     assert re.search(r'class="edge" d="M80\.0 248\.0H539\.0V28\.0H998\.0V28\.0"', svg)
+
+
+def test_what_was_active_is_drawn_by_category() -> None:
+    rows = [(0, "gradients", MIB), (1, "gradients", MIB), (1, "</svg>", 7 * MIB), (2, None, MIB)]
+    groups = pl.DataFrame(rows, schema=["place", "group", "bytes"], orient="row")
+
+    svg = "\n".join(drawn_svg(replace(course([1, 8, 1]), groups=lambda: groups)))
+
+    # The largest sum first, from the bottom at 248 up: 1, 8 and 1 MiB.
+    assert 'd="M80.0 248.0H80V220.5H539V28.0H998V220.5H998.0V248.0Z"' in svg
+    assert '<span style="--of:#d97706">gradients</span>' in svg
+    assert "no rule fits" in svg
+    assert svg.count("</svg>") == 1
 
 
 def test_markdown_holds_the_drawing_as_text() -> None:

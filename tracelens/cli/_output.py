@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from tracelens.cli import _files
-from tracelens.errors import NothingToShowError
+from tracelens.errors import NothingToShowError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tracelens.render import Options
     from tracelens.tables import Report
 
+FIGURES: Final = (".html", ".svg", ".png")
 _TABLES_ALONE = ("csv", "latex", "markdown")
 
 
@@ -37,6 +38,12 @@ def put(text: str, output: Path | None) -> None:
         click.echo(text, nl=False)
     else:
         _files.write(output, text)
+
+
+def check_figure(figure: Path | None) -> None:
+    """Raise UsageError if a figure's name does not say in which of the known forms to draw it."""
+    if figure is not None and figure.suffix not in FIGURES:
+        raise UsageError(f"--figure {figure}: its name must end in {', '.join(FIGURES)}.")
 
 
 def say_what_is_missing(reports: Sequence[Report], wanted: Collection[str], renderer: str) -> None:

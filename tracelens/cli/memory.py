@@ -32,7 +32,6 @@ Examples:
 
 _TOP_OF_TEXT: Final = 5
 _TOP: Final = 20
-_FIGURES: Final = (".html", ".svg", ".png")
 
 
 @click.command(epilog=_EPILOG)
@@ -108,8 +107,7 @@ def memory(  # noqa: PLR0917 (click passes them by keyword)
     _check(tables)
     for file in (output, figure):
         _files.check_free(file, [path], force=force)
-    if figure is not None and figure.suffix not in _FIGURES:
-        raise UsageError(f"--figure {figure}: its name must end in {', '.join(_FIGURES)}.")
+    _output.check_figure(figure)
     rules = {
         "categories": _options.rules("--category", categories, "KV cache=cache"),
         "phase_rules": _options.rules("--phases", phase_rules),

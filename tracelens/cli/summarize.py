@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,13 @@ import click
 
 from tracelens import registry
 from tracelens.cli import _files, _options, _output, _reading
+from tracelens.errors import NothingToShowError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from tracelens.render import Renderer
+    from tracelens.tables import Report
 
 _EPILOG = """
 \b
@@ -24,10 +27,13 @@ Examples:
   tracelens summarize run.sqlite --within 'step 3' --format json | jq .tables.phases
   tracelens summarize before.sqlite after.sqlite --table phases --format csv -o both.csv
   tracelens summarize traces/ --table ranks --table collectives
+  tracelens summarize run.sqlite --figure phases.svg
 """
 
 
 _FOR_PROGRAMS = ("json", "csv")
+_DRAWN = "overview"
+"""The table that --figure draws."""
 
 
 @click.command(epilog=_EPILOG)
@@ -74,6 +80,12 @@ _FOR_PROGRAMS = ("json", "csv")
 @_options.TOP
 @_options.FORMAT
 @_options.OUTPUT
+@click.option(
+    "--figure",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw GPU time by phase and kind of work into a .html, .svg or .png.",
+)
 @_options.FORCE
 @_options.NO_CACHE
 @click.option(
@@ -94,6 +106,7 @@ def summarize(  # noqa: PLR0917 (click passes them by keyword)
     top: int | None,
     renderer: str,
     output: Path | None,
+    figure: Path | None,
     force: bool,
     no_cache: bool,
     scheduler: str | None,
@@ -110,16 +123,45 @@ def summarize(  # noqa: PLR0917 (click passes them by keyword)
     chosen: Renderer = registry.load("renderer", renderer)
     names = _tables(tables, renderer)
     cut = Cut(phases, device, within, step, attribution, _options.rules("--phases", phase_rules))
-    _files.check_free(output, paths, force=force)
+    _output.check_figure(figure)
+    for file in (output, figure):
+        _files.check_free(file, paths, force=force)
+    asked = names if figure is None or not names else tuple(dict.fromkeys((*names, _DRAWN)))
     reports = _reading.reports(
-        paths, names, cut, rank=rank, scheduler=scheduler, cache=not no_cache
+        paths, asked, cut, rank=rank, scheduler=scheduler, cache=not no_cache
     )
+    if figure is not None:
+        _draw(reports, figure)
+        reports = [_without(report, set(asked) - set(names)) for report in reports]
     shown = list(reports)
     if len(reports) > 1 and renderer not in _FOR_PROGRAMS:
         shown.append(build.combined(reports))
     top = top if top is not None else (10 if renderer == "text" and not tables else 20)
     _output.put(chosen.render(shown, _output.options(top, output)), output)
     _output.say_what_is_missing(reports, names or (*build.DEFAULT, "cpu_phases"), renderer)
+
+
+def _draw(reports: Sequence[Report], figure: Path) -> None:
+    """Write the figure of the only recording."""
+    from tracelens.figures.bars import draw
+
+    if len(reports) > 1:
+        raise UsageError(
+            f"--figure draws one recording, and there are {len(reports)}. Name one of them."
+        )
+    (report,) = reports
+    table = next((table for table in report.tables if table.name == _DRAWN), None)
+    if table is None:
+        raise NothingToShowError(report.left_out.get(_DRAWN, "There is no GPU work to draw."))
+    title = Path(str(report.source["path"])).name
+    _files.write_bytes(figure, draw(table, title, figure.suffix.removeprefix(".")))
+
+
+def _without(report: Report, names: Collection[str]) -> Report:
+    """Return a report without tables that nobody asked for."""
+    kept = tuple(table for table in report.tables if table.name not in names)
+    left_out = {name: why for name, why in report.left_out.items() if name not in names}
+    return replace(report, tables=kept, left_out=left_out)
 
 
 def _tables(asked: Sequence[str], renderer: str) -> tuple[str, ...]:

@@ -7,24 +7,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from tracelens import units
-from tracelens.analyses.memory.composition import composition
+from tracelens import colours, units
+from tracelens.analyses.memory.composition import by_life, composition
 from tracelens.analyses.memory.devices import devices
 from tracelens.analyses.memory.timeline import timeline
-from tracelens.errors import NothingToShowError, UsageError
+from tracelens.errors import NothingToShowError
+from tracelens.figures.files import LOOK, as_file, empty
 
 if TYPE_CHECKING:
     from tracelens.links.memory import Memory
 
-INSTALL: Final = "pip install 'tracelens-gpu[images]'"
-_WIDTH: Final = 1200
-_HEIGHT: Final = 600
 _GIB: Final = 1 << 30
 _MOST_PHASES: Final = 24
-# Okabe and Ito's colours, which colour-blind readers tell apart; grey is for what is unknown.
-_COLOURS: Final = (
-    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#8c6bb1",
-)  # fmt: skip
 _GREY: Final = "#b0b7bd"
 
 
@@ -35,31 +29,11 @@ def draw(memory: Memory, form: str) -> bytes:
         UsageError: plotly, kaleido or the browser that kaleido draws with is not installed.
         NothingToShowError: nothing was live.
     """
-    figure = _figure(memory)
-    if form == "html":
-        page: str = figure.to_html(include_plotlyjs=True, full_html=True)
-        return page.encode()
-    try:
-        import kaleido as _  # noqa: F401
-    except ImportError as error:
-        raise UsageError(f"A .{form} needs kaleido: {INSTALL}. A .html does not.") from error
-    try:
-        image: bytes = figure.to_image(format=form, width=_WIDTH, height=_HEIGHT)
-    except Exception as error:
-        if "chrome" in str(error).lower() or "browser" in str(error).lower():
-            raise UsageError(
-                f"A .{form} is drawn by a browser, and kaleido finds none: install Chrome or "
-                "Chromium (plotly_get_chrome does), or write a .html."
-            ) from error
-        raise
-    return image
+    return as_file(_figure(memory), form)
 
 
 def _figure(memory: Memory) -> Any:
-    try:
-        import plotly.graph_objects as go
-    except ImportError as error:
-        raise UsageError(f"Figures need plotly: {INSTALL}.") from error
+    figure = empty()
     top = devices(memory).sort("peak_active_bytes", descending=True).row(0, named=True)
     device = top["device"]
     history = timeline(memory).filter(pl.col("device") == device)
@@ -68,8 +42,8 @@ def _figure(memory: Memory) -> Any:
         raise NothingToShowError("Nothing was live, so that there is nothing to draw.")
     moments, axis = _moments(history)
     unmatched = "no phase" if memory.ask.group == "phase" else "no rule fits"
-    figure = go.Figure()
-    for group, colour in _groups(course):
+    colour_of = colours.phase if memory.ask.group == "phase" else colours.category
+    for group in by_life(course):
         held = course.filter(pl.col("group").eq_missing(pl.lit(group, pl.String)))
         sizes = moments.join(
             held.select("index", "bytes"), on="index", how="left", nulls_equal=True
@@ -79,23 +53,20 @@ def _figure(memory: Memory) -> Any:
             y=(sizes["bytes"].fill_null(0) / _GIB).to_list(),
             name=escape(group or unmatched),
             mode="lines",
-            line={"width": 0, "shape": "hv", "color": colour},
+            line={"width": 0, "shape": "hv", "color": colour_of(group)},
             stackgroup="live",
         )
     _add_totals(figure, history, moments)
     _add_phases(figure, history, moments)
     _add_peak(figure, moments, top)
-    axes = {"showgrid": True, "gridcolor": "#e5e8eb", "zeroline": False}
     figure.update_layout(
+        **LOOK,
         title=escape(f"{memory.trace.source.path.name}: memory of device {device}"),
-        template="plotly_white",
-        font={"family": "system-ui, sans-serif", "size": 14},
-        xaxis={"title": axis, **axes},
-        yaxis={"title": "live memory (GiB)", "hoverformat": ".3f", "rangemode": "tozero", **axes},
         hovermode="x unified",
         legend={"orientation": "h", "y": -0.18, "traceorder": "normal"},
-        margin={"l": 70, "r": 30, "t": 80, "b": 60},
     )
+    figure.update_xaxes(title=axis)
+    figure.update_yaxes(title="live memory (GiB)", hoverformat=".3f")
     return figure
 
 
@@ -107,18 +78,6 @@ def _moments(history: pl.DataFrame) -> tuple[pl.DataFrame, str]:
         at = (pl.col("time_ns") - times[0]) / 1e6
         return history.select("index", x=at.fill_null(0.0)), "time since the first event (ms)"
     return history.select("index", x=pl.col("index").fill_null(0)), "event"
-
-
-def _groups(course: pl.DataFrame) -> list[tuple[str | None, str]]:
-    """Return the groups with their colours: what lives longest below, what fits no rule on top."""
-    least = course.group_by("group").agg(least=pl.col("bytes").min(), most=pl.col("bytes").max())
-    counts = course.group_by("group").len()
-    order = least.join(counts, on="group", nulls_equal=True).sort(
-        pl.col("group").is_null(), "len", "least", "group", descending=[False, True, True, False]
-    )
-    names = order["group"].to_list()
-    colours = iter([*_COLOURS, *[_GREY] * len(names)])
-    return [(name, _GREY if name is None else next(colours)) for name in names]
 
 
 def _add_totals(figure: Any, history: pl.DataFrame, moments: pl.DataFrame) -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from tracelens import units
+import polars as pl
+
+from tracelens import colours, units
+from tracelens.analyses.memory.composition import by_life
+from tracelens.render._bars_svg import legend
 from tracelens.render._shape import clean
 
 if TYPE_CHECKING:
@@ -18,6 +24,7 @@ _HEIGHT: Final = 220
 _LEFT: Final = 80
 _TOP: Final = 28
 _BAND: Final = 20
+_FINE: Final = 2  # places across one unit of the drawing
 _LABEL_WIDTH: Final = 8  # of one letter, about
 STYLE: Final = """\
 .course { width: 100%; height: auto; margin: 1rem 0; font: 13px system-ui, sans-serif; }
@@ -41,8 +48,12 @@ def drawn(course: Course) -> Iterator[str]:
     yield f'<svg class="course" viewBox="0 0 {_WIDTH} {height}" role="img">'
     yield f"<title>{_text(said)}</title>"
     yield from place.scale()
-    area = f"M{x[0]:.1f} {bottom:.1f}L{steps}L{x[-1]:.1f} {bottom:.1f}Z"
-    yield f'<path class="live" d="{area}"/><path class="edge" d="M{steps}"/>'
+    layers = _layers(course)
+    if layers:
+        yield from _areas(layers, x, place)
+    else:
+        yield f'<path class="live" d="{_area(x, active, place)}"/>'
+    yield f'<path class="edge" d="M{steps}"/>'
     held = [
         (at, r) for at, r in zip(x, course.frame["reserved_bytes"], strict=True) if r is not None
     ]
@@ -56,6 +67,63 @@ def drawn(course: Course) -> Iterator[str]:
     for row, name in enumerate(("phase", "step")):
         yield from _labels(x, course.frame[name].to_list(), bottom + _BAND * (row + 0.75), name)
     yield "</svg>"
+    if layers:
+        yield legend([(layer.name, layer.colour) for layer in layers])
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A group, and what it held at each moment of a course."""
+
+    name: str
+    colour: str
+    sizes: Sequence[int]
+
+
+def _layers(course: Course) -> list[_Layer]:
+    """Return what was active by group, that which lies at the bottom first."""
+    if course.groups is None:
+        return []
+    rows = course.groups()
+    colour = colours.phase if course.by_phase else colours.category
+    nameless = "no phase" if course.by_phase else "no rule fits"
+    found = []
+    for group in by_life(rows):
+        sizes = [0] * course.frame.height
+        mine = rows.filter(pl.col("group").eq_missing(pl.lit(group, pl.String)))
+        for place, size in mine.select("place", "bytes").iter_rows():
+            sizes[place] = size
+        found.append(_Layer(group or nameless, colour(group), sizes))
+    return found
+
+
+def _areas(layers: Sequence[_Layer], x: Sequence[float], place: _Place) -> Iterator[str]:
+    """Give the areas, the sum of all first: those further down lie on top of it."""
+    sums = list(itertools.accumulate(([*layer.sizes] for layer in layers), _added))
+    for layer, held in reversed(list(zip(layers, sums, strict=True))):
+        area = _area(x, held, place)
+        yield f'<path fill="{layer.colour}" d="{area}"><title>{_text(layer.name)}</title></path>'
+
+
+def _added(one: Sequence[int], other: Sequence[int]) -> list[int]:
+    return [a + b for a, b in zip(one, other, strict=True)]
+
+
+def _area(x: Sequence[float], held: Sequence[int], place: _Place) -> str:
+    """Return the path of an area down to zero; of one pixel it shows the most that was held."""
+    tops: dict[int, int] = {}
+    for at, size in zip(x, held, strict=True):
+        pixel = round(at * _FINE)
+        tops[pixel] = max(tops.get(pixel, 0), size)
+    bottom = place.y(0)
+    path = [f"M{x[0]:.1f} {bottom:.1f}"]
+    last = ""
+    for pixel, size in tops.items():
+        height = f"{place.y(size):.1f}"
+        if height != last:
+            path.append(f"H{pixel / _FINE:g}V{height}")
+        last = height
+    return f"{''.join(path)}H{x[-1]:.1f}V{bottom:.1f}Z"
 
 
 class _Place:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from tracelens.render import Options, Renderer, _course_svg
+from tracelens.render import Options, Renderer, _bars_svg, _course_svg
 from tracelens.render._shape import clean, one_line, path_of, shorten, shown, with_rows
+from tracelens.tables.bars import bars_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -60,7 +61,7 @@ HEAD: Final = """\
 def render(reports: Sequence[Report], options: Options) -> str:
     """Return the reports as one page that loads nothing and runs nothing."""
     title = " · ".join(path_of(report) for report in reports)
-    style = STYLE
+    style = STYLE + _bars_svg.STYLE
     if any(report.courses for report in reports):
         style += _course_svg.STYLE
     head = HEAD.format(title=escape(f"tracelens: {title}"), style=style)
@@ -96,6 +97,7 @@ def _section(table: Shown, filled: Filled) -> Iterator[str]:
     columns = [_column(strip, filled) for strip in table.strips]
     yield "<section>"
     yield f"<h2>{_text(table.title)}</h2>"
+    yield from _bars_svg.drawn(table.title, bars_of(filled))
     yield '<div class="wide"><table>'
     yield f"<thead><tr>{''.join(map(_heading, table.strips))}</tr></thead>"
     yield "<tbody>"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import polars as pl
 
@@ -72,7 +72,9 @@ class Course:
 
     ``frame`` has a row per moment, in order: x (in ``unit``), active_bytes, reserved_bytes (null
     if not known), phase and step. ``peak_x`` and ``peak_bytes`` are the peak, ``errors_x``
-    out-of-memory errors; ``note`` stands below.
+    out-of-memory errors; ``note`` stands below. ``groups`` gives place (a row of
+    `frame`), group and bytes of what was active, for formats that can draw areas: groups are
+    categories, or phases where `by_phase`.
     """
 
     title: str
@@ -82,6 +84,8 @@ class Course:
     peak_bytes: int
     errors_x: tuple[int, ...] = ()
     note: str = ""
+    groups: Callable[[], pl.DataFrame] | None = None
+    by_phase: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from tracelens import units
+from tracelens.analyses.memory.composition import composition
 from tracelens.analyses.memory.devices import devices
 from tracelens.analyses.memory.live import live
 from tracelens.analyses.memory.phases import phases
@@ -210,9 +212,18 @@ def courses(memory: Memory) -> tuple[Course, ...]:
                 peak_bytes=row["peak_active_bytes"],
                 errors_x=tuple(frame.filter(pl.col("action") == "oom")["x"]),
                 note=_peaks(memory, row["device"]),
+                groups=partial(_groups, memory, row["device"], frame["index"]),
+                by_phase=memory.ask.group == "phase",
             )
         )
     return tuple(found)
+
+
+def _groups(memory: Memory, device: int, moments: pl.Series) -> pl.DataFrame:
+    """Return place, group and bytes of what was active on a device, at the moments of a course."""
+    held = composition(memory).filter(pl.col("device") == device)
+    places = moments.to_frame().with_row_index("place")
+    return held.join(places, on="index", maintain_order="left").select("place", "group", "bytes")
 
 
 def is_spread(times: pl.Series) -> bool:

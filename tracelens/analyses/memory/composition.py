@@ -41,6 +41,19 @@ def composition(memory: Memory) -> pl.DataFrame:
     )
 
 
+def by_life(course: pl.DataFrame) -> list[str | None]:
+    """Return the groups of a course: what is there longest first, what fits no rule last."""
+    facts = course.group_by("group").agg(moments=pl.len(), least=pl.col("bytes").min())
+    order = facts.sort(
+        pl.col("group").is_null(),
+        "moments",
+        "least",
+        "group",
+        descending=[False, True, True, False],
+    )
+    return order["group"].to_list()
+
+
 def grouped(memory: Memory, by: str) -> pl.DataFrame:
     """Return the lives of all blocks, with `category` and `group`: by category, phase or site."""
     lives = memory.once("categorised", lambda of: categorised(of, of.lives))
