@@ -217,8 +217,25 @@ def test_a_kernel_s_details_name_call_op_and_ranges(ask: Callable[[Profile], Ask
     assert call["launched"][0]["start_ns"] == told["start_ns"]
 
     op = asked.json("item", **{k: told["op"][k] for k in ("row", "item")})
-    assert op["work"] == {"kernels": 1, "kernel_time_ns": 20_000, "gpu_ops": 1}
+    assert op["work"] == {"kernels": 1, "kernel_time_ns": 20_000}
     assert op["op"]["name"] == "aten::linear"
+
+
+def test_a_range_holds_what_autograd_s_thread_launched_for_it(
+    ask: Callable[[Profile], Asked],
+) -> None:
+    trace = Profile("2026-02")
+    main = trace.thread("python3", pid=100)
+    main.annotation("backward", 1_000, 90_000)
+    engine = trace.thread("pt_autograd_0", pid=100, tid=200)
+    engine.op("autograd::engine::evaluate_function: MmBackward0", 10_000, 50_000)
+    engine.kernel("ampere_sgemm_128x64_nt", at=20_000, run=(30_000, 60_000))
+    asked = ask(trace)
+
+    told = asked.json("item", row=asked.row("ranges")["id"], item=0)
+
+    assert told["name"] == "backward"
+    assert told["work"] == {"kernels": 1, "kernel_time_ns": 30_000}
 
 
 def test_the_op_of_a_kernel_is_that_of_the_table_ops(sample: Asked) -> None:

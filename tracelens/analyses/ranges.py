@@ -28,13 +28,13 @@ def ranges(linked: Linked) -> pl.DataFrame:
     first kernel start to last kernel end. The numbers that torch.autograd's emit_nvtx adds to
     every op's name (``aten::mm, seq = 12, op_id = 345``) are left off.
     """
-    recorded = _named_by_users(linked)
+    recorded = named_by_users(linked)
     by_leaves = work_by_leaves(linked, recorded)
     names = linked.trace["names"].with_columns(pl.col("name").str.replace_all(_EMIT_NVTX, ""))
     named = recorded.join(names.collect(), on="name_id", how="left").sort("range_id")
     paths = _Paths(named)
-    instances = work_inside(named, by_leaves).sort("range_id").with_columns(once=paths.outermost)
-    table = instances.group_by("name", "domain").agg(
+    work = work_inside(named, by_leaves).sort("range_id").with_columns(once=paths.outermost)
+    table = work.group_by("name", "domain").agg(
         instances=pl.len().cast(pl.Int64),
         cpu_ns=(pl.col("end_ns") - pl.col("start_ns")).filter("once").sum(),
         gpu_span_ns=(pl.col("last_ns") - pl.col("first_ns")).filter("once").sum(),
@@ -51,7 +51,16 @@ def ranges(linked: Linked) -> pl.DataFrame:
     )  # fmt: skip
 
 
-def _named_by_users(linked: Linked) -> pl.DataFrame:
+def instances(linked: Linked) -> pl.DataFrame:
+    """Return one row per range that users named, with the work that `ranges` adds up by name.
+
+    Columns beside those of the table `ranges`: kernels, kernel_time_ns, first_ns and last_ns.
+    """
+    recorded = named_by_users(linked)
+    return work_inside(recorded, work_by_leaves(linked, recorded))
+
+
+def named_by_users(linked: Linked) -> pl.DataFrame:
     """Return the ranges without PyTorch's ops and Python's frames, nested among themselves."""
     named = pl.col("kind").is_in(NAMED_BY_USERS)
     recorded = linked.ranges().collect()

@@ -29,7 +29,7 @@
       ["phase", item.phase],
       ["kind of work", item.family],
       ["row", row ? `${row.label}, ${row.group}` : null],
-      ["its thread launched", item.work ? work(item.work) : null],
+      ["launched inside", item.work ? work(item.work) : null],
       ["CUDA graph", item.graph ? graph(item.graph) : null],
       ["full name", item.name === item.short_name ? null : item.name],
     ]);

@@ -88,6 +88,8 @@
 
   function text(state) {
     const says = new URLSearchParams();
+    const theme = new URLSearchParams(window.location.search).get("theme"); // the shell's
+    if (theme) says.append("theme", theme);
     const add = (name, value) => value !== null && value !== "" && says.append(name, value);
     add("from", state.from === null ? null : Math.floor(state.from));
     add("to", state.to === null ? null : Math.ceil(state.to));

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from tracelens import units
+from tracelens.analyses.ranges import instances
 from tracelens.errors import TracelensError
 from tracelens.readers.open import open_trace
 from tracelens_dashboards.names import plain
@@ -58,7 +59,7 @@ def details(opened: Opened, row: Row, item: int) -> dict[str, Any]:
         return about | _of_gpu_op(opened, timeline, item)
     if row.kind == "api":
         return about | _of_call(opened.linked, timeline, row, item)
-    return about | _of_range(opened.linked, timeline, row, item)
+    return about | _of_range(opened, timeline, row, item)
 
 
 def _of_gpu_op(opened: Opened, timeline: Timeline, item: int) -> dict[str, Any]:
@@ -110,19 +111,36 @@ def _of_call(linked: Linked, timeline: Timeline, row: Row, item: int) -> dict[st
     }
 
 
-def _of_range(linked: Linked, timeline: Timeline, row: Row, item: int) -> dict[str, Any]:
-    """Return what a range's own thread launched inside it, and the ranges around it."""
+def _of_range(opened: Opened, timeline: Timeline, row: Row, item: int) -> dict[str, Any]:
+    """Return what was launched inside a range, by the toolkit's rules, and the ranges around it.
+
+    For a range that the user named, that is the work of autograd's thread, too, as in the table
+    `ranges`; for an op, what its own thread launched.
+    """
     spans = row.lanes[0].spans
     start, end = int(spans.start[item]), int(spans.end[item])
     pid, tid = _thread(row)
-    at = pl.col("launch_ns")
-    inside = (pl.col("pid") == pid) & (pl.col("launch_tid") == tid) & (at >= start) & (at < end)
     around = _around(timeline, pid, tid, start, until=end, but=item)
-    return {
-        "facts": _facts([("process", pid), ("thread", tid)]),
-        **around,
-        "work": _work(linked.ops.filter(inside)),
-    }
+    place = {"pid": pid, "tid": tid, "start_ns": start, "end_ns": end}
+    work = _named_work(opened, place) or _own_work(opened.linked, place)
+    return {"facts": _facts([("process", pid), ("thread", tid)]), **around, "work": work}
+
+
+def _named_work(opened: Opened, place: dict[str, int]) -> dict[str, int] | None:
+    """Return the work of a range that the user named; None of any other."""
+    known = opened.once("timeline range work", lambda: instances(opened.linked))
+    found = known.filter(**place).select("kernels", "kernel_time_ns").head(1)
+    if found.is_empty():
+        return None
+    kernels, took = found.row(0)
+    return {"kernels": int(kernels or 0), "kernel_time_ns": int(took or 0)}
+
+
+def _own_work(linked: Linked, place: dict[str, int]) -> dict[str, int]:
+    at = pl.col("launch_ns")
+    mine = (pl.col("pid") == place["pid"]) & (pl.col("launch_tid") == place["tid"])
+    inside = mine & (at >= place["start_ns"]) & (at < place["end_ns"])
+    return _work(linked.ops.filter(inside))
 
 
 def _around(
@@ -171,7 +189,7 @@ def _on_thread(timeline: Timeline, table: str, pid: int, tid: int, item: int) ->
 def _work(ops: pl.DataFrame) -> dict[str, int]:
     kernels = ops.filter(pl.col("kind") == "kernel")
     took = (kernels["end_ns"] - kernels["start_ns"]).sum()
-    return {"kernels": kernels.height, "kernel_time_ns": int(took), "gpu_ops": ops.height}
+    return {"kernels": kernels.height, "kernel_time_ns": int(took)}
 
 
 def _shape(opened: Opened, item: int) -> Iterator[tuple[str, Any]]:
