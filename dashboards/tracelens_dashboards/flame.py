@@ -374,7 +374,8 @@ def _numbers(series: pl.Series, none: int = -1) -> Numbers:
 
 def why_nothing(linked: Linked) -> str:
     """Return why a recording has no tree, and what would help."""
-    return (
-        f"There is no tree: {GPU_WORK.why_empty(linked, 'ranges')}; "
-        f"{GPU_WORK.why_empty(linked, 'ops')}."
-    )
+    source = linked.trace.source
+    of_ops = GPU_WORK.why_empty(linked, "ops")
+    if not source.facts.get("recorded_format", source.format).startswith("nsys"):
+        return f"There is no tree, as no ranges were recorded; {of_ops}."
+    return f"There is no tree: {GPU_WORK.why_empty(linked, 'ranges')}; {of_ops}."

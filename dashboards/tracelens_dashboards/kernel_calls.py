@@ -35,8 +35,8 @@ _ORDERS: Final = 4
 """So many orders of calls are kept: each is one number per call."""
 
 _CSV_ROWS: Final = 50_000
-_READ_AT_ONCE: Final = 200_000
-"""Of smaller recordings launch shapes are read with the first page, of others when asked for."""
+_READ_AT_ONCE: Final = 30_000_000
+"""Of files of fewer bytes launch shapes are read with the first page, of others when asked for."""
 
 _COLUMNS: Final = (
     "short_name", "family", "start_ns", "took_ns", "phase", "step", "device", "stream", *LAUNCHERS,
@@ -156,7 +156,8 @@ def call_page(opened: Opened, ask: Ask, *, shapes: bool) -> dict[str, Any]:
     page = order[ask.first : ask.last]
     frame = known.rows(page)
     height = known.frame.height
-    shapes = shapes or height <= _READ_AT_ONCE
+    path = opened.trace.source.path
+    shapes = shapes or (path.is_file() and path.stat().st_size <= _READ_AT_ONCE)
     shown = {
         "id": [str(op_id) for op_id in page],
         "short_name": [plain(name) for name in frame["short_name"].fill_null("(unnamed)")],

@@ -5,22 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tracelens_dashboards import flame
+from tracelens_dashboards.figures.flame import bars
+from tracelens_dashboards.forest import Forest, together
+from tracelens_dashboards.library import Library, Opened
 
-np = pytest.importorskip("numpy", reason="no numpy: the explorer is not installed")
-pytest.importorskip("dash", reason="no dash: the explorer is not installed")
-
-from tracelens_dashboards import flame  # noqa: E402
-from tracelens_dashboards.figures.flame import bars  # noqa: E402
-from tracelens_dashboards.forest import Forest, together  # noqa: E402
-from tracelens_dashboards.library import Library, Opened  # noqa: E402
-
-from tracelens.analyses.modules import modules  # noqa: E402 (after the skips)
-from tracelens.analyses.ops import ops  # noqa: E402
-from tracelens.analyses.ranges import ranges  # noqa: E402
-from tracelens.analyses.totals import totals  # noqa: E402
+from tests.build import Nsys
+from tests.kineto import Profile
+from tracelens.analyses.modules import modules
+from tracelens.analyses.ops import ops
+from tracelens.analyses.ranges import ranges
+from tracelens.analyses.totals import totals
+from tracelens.errors import NothingToShowError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -219,3 +219,98 @@ def test_modules_own_their_backward_as_the_table_of_modules_says() -> None:
     table = modules(recording.linked).drop_nulls("path")
 
     assert took == dict(table.select("path", "gpu_time_ns").iter_rows())
+
+
+def paths(tree: Forest) -> dict[str, int]:
+    """Return the GPU time of each node itself, by path, without nodes that have none."""
+    found: dict[str, int] = {}
+    for node in np.flatnonzero(tree.own["gpu"]).tolist():
+        path = " / ".join(tree.labels[tree.label[n]] for n in tree.path(node))
+        found[path] = found.get(path, 0) + int(tree.own["gpu"][node])
+    return found
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Opened:
+    """Return two layers called forward on the main thread, and backward on autograd's."""
+    trace = Profile()
+    main = trace.thread("python3", pid=100)
+    autograd = trace.thread("pt_autograd_0", pid=100, tid=101)
+    main.annotation("step 3", 0, 900_000)
+    main.annotation("forward", 1_000, 99_000)
+    for number in (0, 1):
+        at = 2_000 + number * 40_000
+        main.python(f"nn.Module: Linear_{number}", at, at + 30_000, module=number)
+        main.op("aten::mm", at + 1_000, at + 20_000, seq=number)
+        main.kernel("forward_gemm", at=at + 2_000, run=(at + 9_000, at + 19_000))
+    main.annotation("backward", 100_000, 400_000)
+    for number in (1, 0):
+        at = 110_000 + (1 - number) * 100_000
+        autograd.op("MmBackward0", at, at + 50_000, seq=number, fwd_thread=1)
+        autograd.op("aten::mm", at + 1_000, at + 40_000)
+        autograd.kernel("backward_gemm", at=at + 2_000, run=(at + 9_000, at + 29_000))
+    autograd.op("AccumulateGrad", 320_000, 350_000)
+    autograd.kernel("add", at=321_000, run=(330_000, 331_000))
+    autograd.kernel("alone", at=360_000, run=(370_000, 372_000))
+    main.kernel("after", at=950_000, run=(960_000, 963_000))
+    return opened(trace.write(tmp_path / "rank0.json"))
+
+
+def test_backward_stands_below_its_forward_op(small: Opened) -> None:
+    forward = "step 3 / forward / Linear_{n} / aten::mm"
+
+    assert paths(flame.merged(small, "forward", alike=False)) == {
+        **{forward.format(n=n): 10_000 for n in (0, 1)},
+        **{forward.format(n=n) + " / MmBackward0 / aten::mm": 20_000 for n in (0, 1)},
+        "step 3 / backward / AccumulateGrad": 1_000,
+        "step 3 / backward": 2_000,
+        flame.NOWHERE: 3_000,
+    }
+
+
+def test_backward_stands_below_the_range_that_waited(small: Opened) -> None:
+    assert paths(flame.merged(small, "waiting", alike=True)) == {
+        "step N / forward / Linear / aten::mm": 20_000,
+        "step N / backward / MmBackward0 / aten::mm": 40_000,
+        "step N / backward / AccumulateGrad": 1_000,
+        "step N / backward": 2_000,
+        flame.NOWHERE: 3_000,
+    }
+
+
+def test_cpu_time_stands_on_its_own_thread(small: Opened) -> None:
+    tree = flame.forest(small, "thread")
+    tops = np.flatnonzero((tree.parent < 0) & (tree.whole["cpu"] > 0))
+
+    assert {tree.labels[tree.label[top]]: int(tree.whole["cpu"][top]) for top in tops} == {
+        "python3 (thread 100)": 900_000,
+        "pt_autograd_0 (thread 101)": 130_000,
+    }
+
+
+def test_who_launched_a_kernel_is_told(small: Opened) -> None:
+    labels = flame.forest(small, "thread").labels
+    rows = [
+        tuple(None if place is None else labels[place] for place in row)
+        for row in flame.launchers(small).iter_rows()
+    ]
+
+    assert rows == [
+        ("aten::mm", "forward", "Linear_0"),
+        ("aten::mm", "forward", "Linear_1"),
+        ("aten::mm", "backward", "Linear_1"),
+        ("aten::mm", "backward", "Linear_0"),
+        ("AccumulateGrad", "backward", None),
+        (None, "backward", None),
+        (None, None, None),
+    ]
+
+
+def test_without_ranges_the_tree_says_why(tmp_path: Path) -> None:
+    trace = Nsys()
+    main = trace.thread("python", pid=100, tid=100)
+    main.kernel("gemm", at=0, run=(10, 20))
+    recording = opened(trace.write(tmp_path / "bare.sqlite"))
+
+    with pytest.raises(NothingToShowError, match=r"ranges were not recorded .*--trace=nvtx"):
+        flame.forest(recording, "forward")

@@ -397,7 +397,7 @@
     }
 
     breadcrumbs() {
-      const { path, names, bars, whole, whole_text: sum } = this.answer;
+      const { path, names, bars, whole, whole_text: sum, sum_text: looked } = this.answer;
       const steps = [[null, whole], ...path.map(([node, name]) => [node, names[name]])];
       if (bars.node[0] !== null) steps.push([bars.node[0], this.name(0)]);
       const parts = steps.flatMap(([node, text], place) => {
@@ -408,7 +408,7 @@
         else button.addEventListener("click", () => this.go({ root: node }));
         return place ? [made("span", "", "›"), button] : [button];
       });
-      const share = bars.node[0] === null ? sum : `${bars.text[0]}, ${bars.share[0]} of ${sum}`;
+      const share = bars.node[0] === null ? sum : `${looked}, ${bars.share[0]} of ${sum}`;
       this.path.replaceChildren(...parts, made("span", "sum", share));
     }
 
@@ -484,8 +484,8 @@
         share: bars.share[i],
         value: bars.text[i],
         own: bars.own_text[i],
-        gpu_ns: bars.gpu_text[i],
-        cpu_ns: bars.cpu_text[i],
+        gpu_ns: (bars.gpu_text || bars.text)[i],
+        cpu_ns: (bars.cpu_text || bars.text)[i],
         calls: count(bars.calls[i]),
         kernels: count(bars.kernels[i]),
       };

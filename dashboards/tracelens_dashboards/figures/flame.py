@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 MOST: Final = 5_000
 """No more bars are drawn."""
 
-_FINEST: Final = 4_000
-"""A bar narrower than this part of the whole is not to be seen on any screen."""
+_FINEST: Final = 2_000
+"""A bar narrower than this part of the whole is narrower than a pixel."""
 
 
 def bars(

@@ -118,6 +118,7 @@ def _bars(opened: Opened, asked: Mapping[str, str]) -> dict[str, Any]:
         "view": ask.view,
         "whole": _WHOLE[ask.by],
         "whole_text": _text(unit, whole),
+        "sum_text": _text(unit, drawn["value"][0]),
         "path": [[n, int(name[place])] for place, n in enumerate(path)],
         "names": [plain(of.labels[label]) for label in used],
         "kinds": [[kind, _KINDS[kind]] for kind in flame.KINDS],
@@ -129,8 +130,11 @@ def _bars(opened: Opened, asked: Mapping[str, str]) -> dict[str, Any]:
             "text": units.column(unit, drawn["value"]),
             "share": units.column("share", drawn["value"] / max(whole, 1)),
             "own_text": units.column(unit, drawn["own"]),
-            "gpu_text": units.column("ns", drawn["gpu_ns"]),
-            "cpu_text": units.column("ns", drawn["cpu_ns"]),
+            **{
+                f"{measure}_text": units.column("ns", drawn[f"{measure}_ns"])
+                for measure in ("gpu", "cpu")
+                if measure != ask.by
+            },
         },
     }
 
