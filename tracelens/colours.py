@@ -18,6 +18,7 @@ PHASES: Final = {
     "forward": "#2f7fc1",
     "loss": "#8b6fd0",
     "backward": "#d97706",
+    "backward (inferred)": "#c48a42",
     "optimizer": "#1f9a72",
     "prefill": "#c2589b",
     "decode": "#2e9fb3",

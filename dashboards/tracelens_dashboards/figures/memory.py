@@ -2,50 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from dash import html
 
-from tracelens import units
+from tracelens.tables.bars import bars_of
+from tracelens_dashboards.names import plain
 
 if TYPE_CHECKING:
-    import polars as pl
-
-_MOMENTS: Final = {"peak": "At the peak", "oom": "Out of memory", "end": "At the end"}
-_PIECES: Final = (
-    ("active", "#2f7fc1", "active"),
-    ("split", "#d97706", "free between live blocks (inactive split)"),
-    ("whole", "#b9c1ca", "free in empty segments"),
-)
+    from tracelens.tables import Filled
+    from tracelens.tables.bars import Bar
 
 
-def fragmentation(frame: pl.DataFrame) -> Any:
+def fragmentation(filled: Filled) -> Any:
     """Return a bar per moment: what of the reserved bytes was active, and what was free where."""
-    most = max(1, int(frame["reserved_bytes"].max() or 0))  # type: ignore[arg-type] # an integer column
-    bars = [_bar(row, most) for row in frame.iter_rows(named=True)]
+    bars = bars_of(filled)
+    most = max((sum(part.length for part in bar.parts) for bar in bars), default=0) or 1
+    colours = {part.name: part.colour for bar in bars for part in bar.parts}
     legend = [
-        html.Span([html.Span(className="square", style={"backgroundColor": colour}), text])
-        for _, colour, text in _PIECES
+        html.Span([html.Span(className="square", style={"backgroundColor": colour}), name])
+        for name, colour in colours.items()
     ]
-    return html.Div([*bars, html.Div(legend, className="memory-legend")], className="memory-bars")
+    drawn = [_bar(bar, most) for bar in bars]
+    return html.Div([*drawn, html.Div(legend, className="memory-legend")], className="memory-bars")
 
 
-def _bar(row: dict[str, Any], most: int) -> Any:
-    active, unused = row["active_bytes"], max(row["unused_bytes"], 0)
-    split = min(row["inactive_split_bytes"], unused)
-    sizes = {"active": active, "split": split, "whole": unused - split}
-    pieces = [
+def _bar(bar: Bar, most: float) -> Any:
+    parts = [
         html.Span(
-            style={"width": f"{100 * sizes[name] / most:.3f}%", "backgroundColor": colour},
-            title=f"{units.size(sizes[name])} {text}",
+            style={"width": f"{100 * part.length / most:.3f}%", "backgroundColor": part.colour},
+            title=f"{part.said} {part.name}",
         )
-        for name, colour, text in _PIECES
+        for part in bar.parts
     ]
     return html.Div(
         [
-            html.Span(_MOMENTS.get(row["at"], row["at"]), className="memory-bar-label"),
-            html.Div(pieces, className="memory-bar"),
-            html.Span(units.size(row["reserved_bytes"]), className="number"),
+            html.Span(plain(bar.label), className="memory-bar-label"),
+            html.Div(parts, className="memory-bar"),
+            html.Span(bar.said, className="number"),
         ],
         className="memory-bar-row",
     )

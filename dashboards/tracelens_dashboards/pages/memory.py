@@ -346,7 +346,7 @@ def _space(known: Recording, seen: View) -> list[Any]:
         "What the allocator held at the moment chosen above, by address: each frame is a segment, "
         "filled where a block was live. What is empty is free for PyTorch, but not for others."
     )
-    bars = figures.fragmentation(fragments.frame)
+    bars = figures.fragmentation(fragments)
     return [
         parts.card("Segments", drawn, note=note, wide=True),
         parts.card("Fragmentation", bars, parts.table(fragments), wide=True),
