@@ -96,6 +96,7 @@ def _listening(host: str, port: int | None, library: Library, token: str | None)
     hosts = security.LOOPBACK if is_local else (*security.LOOPBACK, host, *_own())
     application = wsgi(library, hosts, token)
     ports = [port] if port is not None else range(FIRST_PORT, FIRST_PORT + _PORTS)
+    reason: object = "no port is free"
     for candidate in ports:
         try:
             listening = socket.create_server((host, candidate), family=_family(host))

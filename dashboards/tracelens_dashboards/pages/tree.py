@@ -84,10 +84,11 @@ class _Ask:
 def _ask(opened: Opened, asked: Mapping[str, str]) -> _Ask:
     """Return what a query asks for; what it does not say, or says wrong, is as usual."""
     usual: Measure = "gpu" if opened.linked.ops.height else "cpu"
+    measures: dict[str, Measure] = {by: by for by in MEASURES}
     root = asked.get("root", "")
     ask = _Ask(
         view="ordered" if asked.get("view") == "ordered" else "aggregated",
-        by=next((by for by in MEASURES if by == asked.get("by")), usual),
+        by=measures.get(asked.get("by", ""), usual),
         backward="waiting" if asked.get("backward") == "waiting" else "forward",
         alike=asked.get("alike") != "0",
         root=int(root) if re.fullmatch(r"[0-9]{1,9}", root) else None,
@@ -226,17 +227,18 @@ def _facts(opened: Opened, ask: _Ask, part: Linked, node: int) -> Any:
     each = f"{units.count(calls)} calls, {units.time(took / calls)} each" if calls > 1 else ""
     found = [
         parts.fact("GPU time", units.time(gpu), f"{units.share(gpu / max(all_gpu, 1))} of all"),
-        parts.fact("of that its own", units.time(int(of.own["gpu"][node])), "not below another"),
+        parts.fact("Its own GPU time", units.time(int(of.own["gpu"][node])), "without bars below"),
         parts.fact("Kernels", units.count(int(of.inside(of.kernels)[node])), _phases(part)),
         parts.fact("Open on the CPU", units.time(took), each),
     ]
     longest = flame.call(opened, int(of.longest[node]))
     if longest is None:
-        return parts.facts(*found)
+        return html.Div(parts.facts(*found), className="part wide")
     range_id, start, end = longest
     href = in_timeline(opened, "ranges", range_id, start, end)
     where = "See its longest call in the timeline" if calls > 1 else "See it in the timeline"
-    return html.Div([parts.facts(*found), dcc.Link(where, href=href, className="tree-link")])
+    link = dcc.Link(where, href=href, className="tree-link")
+    return html.Div([parts.facts(*found), link], className="part wide")
 
 
 def _phases(part: Linked) -> str:

@@ -155,7 +155,9 @@ class Lane:
         before = self.before(edges)
         crossing = self._last_end(before) > edges
         count = before[1:] - before[:-1] + crossing[:-1]
-        time_ns = {key: np.diff(self._until(key, edges, before), axis=0) for key in KEYS}
+        time_ns: dict[Key, Ints] = {
+            key: np.diff(self._until(key, edges, before), axis=0) for key in KEYS
+        }
         return Bins(count, time_ns["phase"].sum(axis=1), self.codes, time_ns)
 
     def _parts(self, overlap: int = 0) -> Iterator[tuple[Ints, Ints]]:
