@@ -161,6 +161,7 @@ def call_page(opened: Opened, ask: Ask, *, shapes: bool) -> dict[str, Any]:
     shown = {
         "id": [str(op_id) for op_id in page],
         "short_name": [plain(name) for name in frame["short_name"].fill_null("(unnamed)")],
+        "name": [plain(name, 1_000) for name in frame["name"].fill_null("(unnamed)")],
         "family": units.column("text", frame["family"]),
         "start_ns": [f"{(ns - known.first_ns) / 1e6:,.6f}" for ns in frame["start_ns"]],
         "took_ns": [f"{ns / 1e3:,.3f}" for ns in frame["took_ns"]],

@@ -92,10 +92,8 @@ def test_a_click_on_a_name_shows_its_calls_and_launchers(explorer: Explorer, pag
     assert "aten::copy_" in page.locator(".kernel-launchers").inner_text()
     assert cell(page, CALLS, 0, "took_ns").inner_text() == "294.911"
     page.go_back()
-    page.wait_for_function(
-        "document.getElementById('kernel-calls-title').textContent === 'Calls of all kernels'"
-    )
-    page.wait_for_function("!document.querySelector('#kernel-detail h2')")
+    page.wait_for_selector("#kernel-calls-title:has-text('Calls of all kernels')")
+    page.wait_for_selector("#kernel-detail h2", state="detached")
 
 
 def test_the_longest_call_leads_to_its_place_in_the_timeline(explorer: Explorer, page: Any) -> None:

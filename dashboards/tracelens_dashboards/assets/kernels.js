@@ -6,6 +6,7 @@
   "use strict";
   const SEARCH_MS = 250;
   const ROW_PX = 28;
+  const END = 12;
   const USUAL = { names: "total_ns.desc", calls: "took_ns.desc" };
   const SAYS = { names: "sort", calls: "order" };
   // What of the URL makes a grid's rows others.
@@ -349,6 +350,19 @@
     };
   }
 
+  /** A name that loses its middle where it has no room: many differ at their ends. */
+  cells.TracelensName = function (props) {
+    if (!props.value) return null;
+    const characters = [...props.value];
+    const cut = Math.max(0, characters.length - END);
+    const part = (className, text) => window.React.createElement("span", { className }, text);
+    return window.React.createElement(
+      "span",
+      { className: "kernel-elided" },
+      part("kernel-head", characters.slice(0, cut).join("")),
+      part("kernel-tail", characters.slice(cut).join("")),
+    );
+  };
   cells.TracelensFamily = coloured("family");
   cells.TracelensPhase = coloured("phase");
   cells.TracelensSplit = function (props) {

@@ -303,7 +303,7 @@
         if (top >= height) continue;
         const left = this.left[i] * width;
         const wide = i ? (value[i] / this.total) * width : width;
-        pen.globalAlpha = fits && !fits(i) ? 0.22 : 1;
+        pen.globalAlpha = fits && !fits(i) ? 0.35 : 1;
         pen.fillStyle = colours.at(i);
         pen.fillRect(left, top, Math.max(wide - (wide > 3 ? 1 : 0), 0.5), ROW_PX - 1);
         if (i === this.cursor) {

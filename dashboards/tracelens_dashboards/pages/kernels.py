@@ -94,7 +94,11 @@ _TEXT: Final = {
     "filter": "agTextColumnFilter",
     "filterParams": {"filterOptions": ["contains"], "maxNumConditions": 1, "debounceMs": 400},
 }
-_KERNEL: Final = {"tooltipField": "name", "cellClass": "kernel-name"}
+_KERNEL: Final = {
+    "tooltipField": "name",
+    "cellClass": "kernel-name",
+    "cellRenderer": "TracelensName",
+}
 
 _NAMES: Final = [
     _column("short_name", "kernel", 290, flex=1, minWidth=240, **_KERNEL),
@@ -112,7 +116,7 @@ _CALLS: Final = [
     _column("id", "", 44, sortable=False, resizable=False, cellRenderer="TracelensGo"),
     _number("took_ns", "took, µs", 125, **_FILTER),
     _number("start_ns", "start, ms", 135, **_FILTER),
-    _column("short_name", "kernel", 260, flex=1, minWidth=180, cellClass="kernel-name"),
+    _column("short_name", "kernel", 260, flex=1, minWidth=180, **_KERNEL),
     _column("family", "family", 130, cellRenderer="TracelensFamily"),
     _column("phase", "phase", 110, cellRenderer="TracelensPhase"),
     _number("step", "step", 84, **_FILTER),
