@@ -136,11 +136,15 @@
     return /[",\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
   }
 
+  // A spreadsheet would compute a text that begins like a formula; a number's minus is none.
+  function defused(cell) {
+    const text = cell.dataset.value || "";
+    return cell.classList.contains("number") ? text : text.replace(/^[=+\-@\t\r]/, "'$&");
+  }
+
   function asCsv(table) {
     const lines = [[...table.tHead.rows[0].cells].map((cell) => cell.dataset.name)];
-    for (const row of table.tBodies[0].rows) {
-      lines.push([...row.cells].map((cell) => cell.dataset.value || ""));
-    }
+    for (const row of table.tBodies[0].rows) lines.push([...row.cells].map(defused));
     return lines.map((line) => line.map(inCsv).join(",") + "\r\n").join("");
   }
 

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from tracelens_dashboards.library import Library, Opened
 
 _FIRST: Final = "facts"
+_MEMORY: Final = "memory_fact"
+"""The parts that tell why a file cannot be read: of the trace, and of a snapshot beside it."""
+
 _KERNELS: Final = 10
 _GAPS: Final = 5
 _LINES: Final = 5
@@ -57,7 +60,7 @@ def _layout(opened: Opened, _asked: dict[str, str]) -> Any:
     of = opened.item.id
     slots = {name: _slot(name, of) for name in PARTS}
     painted = dcc.Store(id={"page": "overview", "painted": "yes", "of": of})
-    top = [slots.pop(name) for name in (_FIRST, "memory_fact")]
+    top = [slots.pop(name) for name in (_FIRST, _MEMORY)]
     said = [slots.pop(name) for name in ("wrong", "wrong_memory")]
     return html.Div(
         [
@@ -112,15 +115,17 @@ def _register(app: dash.Dash, library: Library) -> None:
 def _shown(library: Library, name: str, of: str) -> Any:
     """Return a part, or why it cannot be shown: it never takes the others down."""
     part = PARTS[name]
+    tells = name == _FIRST
     try:
         opened = library.open(of)
+        tells = tells or (name == _MEMORY and opened.item.memory != opened.item.trace)
         if part.make is None:
             return comparison.card(library, opened.item)
         return _made(opened, name, part.make)
     except NothingToShowError as error:
         return parts.nothing(str(error)) if name == _FIRST else None
     except TracelensError as error:
-        return parts.problem(str(error)) if name == _FIRST else None
+        return parts.problem(str(error)) if tells else None
     except Exception as error:  # noqa: BLE001 # the other parts still tell what they know
         traceback.print_exception(error)
         return parts.problem(f"This part failed: {type(error).__name__}: {error}")
@@ -351,7 +356,7 @@ def _coloured(row: Mapping[str, Any], column: Column) -> parts.Cell | None:
 
 PARTS: Final = {
     _FIRST: _Part(_facts),
-    "memory_fact": _Part(_memory_fact, of_memory=True),
+    _MEMORY: _Part(_memory_fact, of_memory=True),
     "wrong": _Part(_wrong),
     "wrong_memory": _Part(_wrong_memory, of_memory=True),
     "stack": _Part(_stack, is_drawn=True),

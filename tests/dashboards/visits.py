@@ -1,0 +1,48 @@
+"""Opening each page of the explorer in a browser, and waiting until it has drawn itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from tracelens_dashboards.library import Library
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+SHOWN: Final = {
+    "overview": ".card h2:text-is('What was captured')",
+    "timeline": "#timeline[aria-busy=false] .tl-canvas",
+    "kernels": "#kernel-calls .ag-row[row-id]",
+    "tree": "#tree canvas[data-drawn]",
+    "memory": "#memory-page[data-course-drawn]",
+}
+"""Page -> what is there once it shows something."""
+
+_QUIET: Final = "() => !document.querySelector('[data-dash-is-loading=true], .waiting')"
+_WHY_NOT: Final = "#page [role=alert]:not([hidden])"
+
+
+def addresses(base: str, paths: Sequence[Path]) -> list[str]:
+    """Return where each page of each recording below the paths is, in order."""
+    return [
+        f"{base}/{item.id}/{name}"
+        for item in Library(list(paths)).items
+        for name in SHOWN
+        if not (name == "memory" and item.memory is None)
+        if not (name in {"timeline", "kernels", "tree"} and item.trace is None)
+    ]
+
+
+def visit(page: Any, address: str) -> str:
+    """Open an address and wait until all of it is shown, or why not; return the page's name."""
+    page.goto(address)
+    name = address.partition("?")[0].rpartition("/")[2]
+    page.wait_for_selector(f"{SHOWN[name]}, {_WHY_NOT}")
+    page.wait_for_function(_QUIET)
+    return name
+
+
+def is_shown(page: Any, name: str) -> bool:
+    """Tell whether a page shows something, and not only why it cannot."""
+    return page.query_selector(SHOWN[name]) is not None
