@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import socket
 import threading
 import webbrowser
@@ -32,7 +33,7 @@ def serve(
     browser: bool,
     say: Callable[[str], None],
 ) -> None:
-    """Serve what the paths hold until Ctrl-C.
+    """Serve what the paths hold until Ctrl-C or SIGTERM.
 
     Args:
         paths: recordings and folders of them; nothing else can be asked for.
@@ -44,6 +45,8 @@ def serve(
     Raises:
         UsageError: the port is taken, or the address is none of this machine.
     """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     library = Library(paths)
     token = None if host in security.LOOPBACK else secrets.token_urlsafe(24)
     server, chosen = _listening(host, port, library, token)
@@ -54,13 +57,13 @@ def serve(
             "recordings hold. It is not encrypted."
         )
         address += f"?token={token}"
-    say(f"Explorer: {address}   (Ctrl-C ends it)")
-    for problem in library.problems:
-        say(problem)
-    threading.Thread(target=_ahead, args=(library,), daemon=True).start()
-    if browser:
-        threading.Timer(_STARTED_S, webbrowser.open, [address]).start()
     try:
+        say(f"Explorer: {address}   (Ctrl-C ends it)")
+        for problem in library.problems:
+            say(problem)
+        threading.Thread(target=_ahead, args=(library,), daemon=True).start()
+        if browser:
+            threading.Timer(_STARTED_S, webbrowser.open, [address]).start()
         server.serve_forever()
     except KeyboardInterrupt:
         say("")

@@ -153,6 +153,18 @@ def test_the_browser_is_opened_unless_told_not_to(
     assert said[0].startswith("Explorer: http://127.0.0.1:8050/ ")
 
 
+@pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_by_a_signal_without_a_word(tmp_path: Path, way: signal.Signals) -> None:
+    with explore(str(training(tmp_path / "run.sqlite")), "--no-browser") as (process, _):
+        process.send_signal(way)
+        process.wait(PATIENCE_S)
+        assert process.stderr is not None
+        said = process.stderr.read()
+
+    assert process.returncode == 0
+    assert said.strip() == ""
+
+
 def test_damaged_paths_are_told_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
