@@ -23,13 +23,12 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks import inputs
 from benchmarks.measure import Cost, cost
+from benchmarks.page import write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT: Final = Path(__file__).parents[1]
-PAGE: Final = ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- begin: python -m benchmarks -->", "<!-- end -->"
 TRACELENS: Final = [sys.executable, "-m", "tracelens"]
 REPEAT: Final = 140
 _PEER_TIMEOUT_S: Final = 420
@@ -244,11 +243,7 @@ def main() -> None:
     lines += ["", circumstances()]
     print(lines[-1])
     if options.write:
-        page = PAGE.read_text(encoding="utf-8")
-        head, _, rest = page.partition(BEGIN)
-        _, _, tail = rest.partition(END)
-        table = "\n".join(lines)
-        PAGE.write_text(f"{head}{BEGIN}\n{table}\n{END}{tail}", encoding="utf-8")
+        write("python -m benchmarks", lines)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def _line(what: str, of: str, rounds: int) -> str:
                 span = max(int(share * width), 1)
                 begin = start + int(chance.random() * (width - span))
                 trips.append(_asked(f"{address}/view?from={begin}&to={begin + span}&px={PX}"))
-        now, most = _memory(pid)
+        now, most = memory(pid)
     times, sizes = [t.seconds * 1e3 for t in trips], [t.size / 1e3 for t in trips]
     cells = (
         what, f"{ready.seconds:.1f} s",
@@ -116,7 +116,7 @@ def _server(of: str) -> Iterator[tuple[str, int]]:
             process.terminate()
 
 
-def _memory(pid: int) -> tuple[float, float]:
+def memory(pid: int) -> tuple[float, float]:
     """Return resident memory now, and the most there was, in MB; NaN where /proc is not there."""
     try:
         text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
@@ -153,14 +153,14 @@ class _Made:
         from tracelens_dashboards.library import Item, Opened
 
         self._opened = Opened(Item(_PLACE, "made", None, None, None, ""))
-        self._opened.once("timeline", lambda: _made(kernels))
+        self._opened.once("timeline", lambda: made(kernels))
 
     def open(self, _name: str) -> Any:
         """Return the recording."""
         return self._opened
 
 
-def _made(kernels: int) -> Any:
+def made(kernels: int) -> Any:
     """Return the rows: kernels of 1 to 200 us with gaps of up to 20 us, a tenth of them longer."""
     import numpy as np
     import polars as pl

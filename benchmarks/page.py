@@ -1,0 +1,23 @@
+"""Writing what was measured into docs/performance.md, between the marks of the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PAGE: Final = Path(__file__).parents[1] / "docs" / "performance.md"
+END: Final = "<!-- end -->"
+
+
+def write(command: str, lines: Sequence[str]) -> None:
+    """Replace what the command wrote the last time; raises ValueError where it has no place."""
+    begin = f"<!-- begin: {command} -->"
+    head, found, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+    _, ends, tail = rest.partition(END)
+    if not (found and ends):
+        raise ValueError(f"{PAGE.name} has no place for {command}: {begin} and {END}.")
+    text = "\n".join(lines)
+    PAGE.write_text(f"{head}{begin}\n{text}\n{END}{tail}", encoding="utf-8")

@@ -1,0 +1,88 @@
+"""Take the pictures of the explorer in docs/explorer.md, of our sample, in chromium.
+
+usage: python docs/screenshot_explorer.py
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from playwright.sync_api import sync_playwright
+from tracelens_dashboards.library import Library
+from tracelens_dashboards.serve import wsgi
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT: Final = Path(__file__).parents[1]
+SAMPLES: Final = ROOT / "samples"
+WIDTH: Final = 1280
+PICTURES: Final = {
+    "overview": (
+        "overview",
+        ("#overview-stack .ytick", "#overview-steps .ytick"),
+        960,
+    ),
+    "timeline": (
+        "timeline?from=180000000&to=366000000&sel=275000000-361000000",
+        ("#timeline[aria-busy=false] .tl-statistics",),
+        830,
+    ),
+}
+"""Name -> the page with its state, what is there once it is drawn, and the height in pixels."""
+
+
+class Quiet(WSGIRequestHandler):
+    """Print no line for each request."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Print nothing."""
+
+
+def main() -> None:
+    """Write the pictures."""
+    library = Library([SAMPLES])
+    [chosen] = (item.id for item in library.items if item.title.startswith("gpt2-xl"))
+    with _served(library) as base, _browser() as browser:
+        for name, (place, drawn, height) in PICTURES.items():
+            page = browser.new_page(viewport={"width": WIDTH, "height": height})
+            page.goto(f"{base}/{chosen}/{place}")
+            for selector in drawn:
+                page.wait_for_selector(selector)
+            page.wait_for_function(
+                "() => !document.querySelector('[data-dash-is-loading=true], .waiting')"
+            )
+            page.screenshot(path=ROOT / "docs" / f"explorer-{name}.png")
+
+
+@contextmanager
+def _served(library: Library) -> Iterator[str]:
+    server = make_server("127.0.0.1", 0, wsgi(library), threaded=True, request_handler=Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@contextmanager
+def _browser() -> Iterator[Any]:
+    path = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+    if path is None:
+        sys.exit("chromium is not on PATH.")
+    as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as driver:
+        started = driver.chromium.launch(
+            executable_path=path, args=["--disable-gpu", "--disable-dev-shm-usage", *as_root]
+        )
+        yield started
+        started.close()
+
+
+if __name__ == "__main__":
+    main()
