@@ -50,8 +50,8 @@ def test_a_recording_is_picked_and_the_back_button_returns(
     page.go_back()
     page.wait_for_selector("h1:has-text('first.sqlite')")
 
-    page.wait_for_function("document.querySelector('#run').value.includes('first.sqlite')")
-    page.wait_for_function("document.title.includes('first.sqlite · Overview')")
+    page.wait_for_function("() => document.querySelector('#run').value.includes('first.sqlite')")
+    page.wait_for_function("() => document.title.includes('first.sqlite · Overview')")
     assert page.url == f"{base}/{first}/overview"
 
 
@@ -65,7 +65,7 @@ def test_the_theme_follows_the_system_then_the_choice_then_the_address(
     assert page.evaluate(SCHEME) == "dark"
 
     page.keyboard.press("t")
-    page.wait_for_function(f"{SCHEME} === 'light'")
+    page.wait_for_function(f"() => {SCHEME} === 'light'")
     assert page.url.endswith("?theme=light")
     page.goto(base)
     ready(page)
@@ -84,7 +84,7 @@ def test_figures_follow_the_theme(explorer: Explorer, page: Any, two: Path) -> N
     light = page.evaluate(colour)
 
     page.click("#scheme")
-    page.wait_for_function(f"{SCHEME} === 'dark'")
+    page.wait_for_function(f"() => {SCHEME} === 'dark'")
 
     assert page.evaluate(colour) != light
 
@@ -209,7 +209,9 @@ def test_tables_are_copied_as_csv_and_markdown(explorer: Explorer, page: Any, tw
     table.locator("text=Copied").wait_for()
     csv = page.evaluate("navigator.clipboard.readText()").replace("\r", "").splitlines()
     table.locator("text=Copy as Markdown").click()
-    page.wait_for_function("navigator.clipboard.readText().then((text) => text.startsWith('|'))")
+    page.wait_for_function(
+        "() => navigator.clipboard.readText().then((text) => text.startsWith('|'))"
+    )
     markdown = page.evaluate("navigator.clipboard.readText()").splitlines()
 
     assert csv[0] == "short_name,family,calls,total_ns,share,median_ns"
