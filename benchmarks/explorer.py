@@ -140,11 +140,12 @@ def main() -> None:
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     print("\n".join(lines))
+    load = os.getloadavg()[0]
     with _browser() as browser:
         for line in rows(browser, options):
             lines.append(line)
             print(line, flush=True)
-    lines += ["", _circumstances(options.runs, browser.version)]
+    lines += ["", _circumstances(options.runs, load, browser.version)]
     print(lines[-1])
     if options.write:
         write("python -m benchmarks.explorer", lines)
@@ -295,13 +296,13 @@ def serve(kernels: int) -> None:
     server.serve_forever()
 
 
-def _circumstances(runs: int, chromium: str) -> str:
+def _circumstances(runs: int, load: float, chromium: str) -> str:
     from importlib.metadata import version
 
     packages = ", ".join(f"{name} {version(name)}" for name in ("dash", "polars", "numpy"))
     return (
-        f"{os.cpu_count()} cores (shared by browser and server; load {os.getloadavg()[0]:.1f} at "
-        f"the end), {platform.system()} {platform.machine()}, Python {platform.python_version()}, "
+        f"{os.cpu_count()} cores (shared by browser and server; load {load:.1f} before, "
+        f"{os.getloadavg()[0]:.1f} after), {platform.system()} {platform.machine()}, Python {platform.python_version()}, "
         f"{packages}, chromium {chromium} without a GPU, {_VIEWPORT['width']} × "
         f"{_VIEWPORT['height']}. First numbers: from the start of the navigation, right after the "
         f"server told its address, until they are in the document; {runs} servers. A zoom: from "
