@@ -302,8 +302,8 @@ def _circumstances(runs: int, load: float, chromium: str) -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("dash", "polars", "numpy"))
     return (
         f"{os.cpu_count()} cores (shared by browser and server; load {load:.1f} before, "
-        f"{os.getloadavg()[0]:.1f} after), {platform.system()} {platform.machine()}, Python {platform.python_version()}, "
-        f"{packages}, chromium {chromium} without a GPU, {_VIEWPORT['width']} × "
+        f"{os.getloadavg()[0]:.1f} after), {platform.system()} {platform.machine()}, Python "
+        f"{platform.python_version()}, {packages}, chromium {chromium} without a GPU, {_VIEWPORT['width']} × "
         f"{_VIEWPORT['height']}. First numbers: from the start of the navigation, right after the "
         f"server told its address, until they are in the document; {runs} servers. A zoom: from "
         "the wheel's event until the picture of just that time is drawn, waits and all; 10 at each "
