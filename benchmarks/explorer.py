@@ -300,15 +300,16 @@ def _circumstances(runs: int, load: float, chromium: str) -> str:
     from importlib.metadata import version
 
     packages = ", ".join(f"{name} {version(name)}" for name in ("dash", "polars", "numpy"))
+    size = f"{_VIEWPORT['width']} × {_VIEWPORT['height']}"
     return (
         f"{os.cpu_count()} cores (shared by browser and server; load {load:.1f} before, "
         f"{os.getloadavg()[0]:.1f} after), {platform.system()} {platform.machine()}, Python "
-        f"{platform.python_version()}, {packages}, chromium {chromium} without a GPU, {_VIEWPORT['width']} × "
-        f"{_VIEWPORT['height']}. First numbers: from the start of the navigation, right after the "
-        f"server told its address, until they are in the document; {runs} servers. A zoom: from "
-        "the wheel's event until the picture of just that time is drawn, waits and all; 10 at each "
-        "of 4 places, from all of the recording to 1/8,000 of it. Replies as packed. Memory: the "
-        "server's resident set, and the most it ever was."
+        f"{platform.python_version()}, {packages}, chromium {chromium} without a GPU, {size}. "
+        "First numbers: from the start of the navigation, right after the server told its "
+        f"address, until they are in the document; {runs} servers. A zoom: from the wheel's event "
+        "until the picture of just that time is drawn, waits and all; 10 at each of 4 places, "
+        "from all of the recording to 1/8,000 of it. Replies as packed. Memory: the server's "
+        "resident set, and the most it ever was."
     )
 
 
