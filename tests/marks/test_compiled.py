@@ -145,3 +145,29 @@ def test_an_optimizer_that_is_compiled_steps_as_it_would() -> None:
 
     assert torch.equal(twins[0].weight, twins[1].weight)
     assert not ranges.opened()
+
+
+def test_models_that_stay_instrumented_add_no_ranges_to_one_compiled_later() -> None:
+    others = [tracelens.instrument(Tiny()) for _ in range(3)]
+    model = Tiny()
+    handle = tracelens.instrument(model)
+    call = compiled(model, "eager", in_place=True)
+
+    found = recorded(call)
+
+    assert [p for p in found if "Compiled" not in p] == [
+        "forward", "forward > Tiny", "backward", "backward > Tiny",
+    ]  # fmt: skip
+    for one in [handle, *others]:
+        one.remove()
+    assert torch.nn.Module.compile.__module__.startswith("torch")
+
+
+def test_a_process_may_instrument_more_models_than_calls_can_nest() -> None:
+    handles = [tracelens.instrument(nn.Linear(2, 2)) for _ in range(1_200)]
+    loss = nn.Linear(2, 2)(torch.ones(2)).sum()
+
+    loss.backward()
+
+    for handle in handles:
+        handle.remove()

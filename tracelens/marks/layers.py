@@ -8,7 +8,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from tracelens.marks import calls
-from tracelens.marks.phases import watch_backward, watch_optimizer
+from tracelens.marks.phases import shared, watch_backward, watch_optimizer
 from tracelens.marks.ranges import is_compiling, is_recording, opened
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _WRAPPED: Final = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _WRAPPERS: Final = frozenset({"DataParallel", "DistributedDataParallel", "DeepSpeedEngine"})
 """Classes of modules that hold the model as `module`."""
+
+_listeners: list[tuple[Callable[[Any], None], Callable[[Any], None] | None]] = []
+"""What `watch_compile` has been given."""
 
 
 class Instrumented:
@@ -111,7 +114,12 @@ def is_instrumented(module: Any) -> bool:
 
 
 def wrap_compiled(module: Any, before: Callable[..., None], after: Callable[..., None]) -> None:
-    """Put hooks around what `Module.compile` has made of a module: its own are compiled away."""
+    """Put hooks around what `Module.compile` has made of a module: its own are compiled away.
+
+    Where that has happened already, by whomever, nothing is done.
+    """
+    if isinstance(module._compiled_call_impl, _Compiled):
+        return
     module._compiled_call_impl = _Compiled(module, module._compiled_call_impl, before, after)
 
 
@@ -222,14 +230,35 @@ def watch_compile(
     Returns:
         What ends this.
     """
+    listener = (in_place, around)
+    _listeners.append(listener)
+    end = _tell_of_compiling()
+
+    def undo() -> None:
+        if listener in _listeners:
+            _listeners.remove(listener)
+        end()
+
+    return undo
+
+
+@shared
+def _tell_of_compiling() -> Callable[[], None]:
+    """Have all listeners told of each module that is compiled."""
     import torch
 
-    def wrapped(made: Any) -> None:
-        if around and isinstance(made, torch.nn.Module) and hasattr(made, "_orig_mod"):
-            around(made)
+    def in_place(module: Any, _made: Any) -> None:
+        for tell, _ in tuple(_listeners):
+            tell(module)
 
-    undo_method = _after(torch.nn.Module, "compile", lambda module, _made: in_place(module))
-    undo_function = _after(torch, "compile", lambda _model, made: wrapped(made))
+    def around(_model: Any, made: Any) -> None:
+        if isinstance(made, torch.nn.Module) and hasattr(made, "_orig_mod"):
+            for _, tell in tuple(_listeners):
+                if tell is not None:
+                    tell(made)
+
+    undo_method = _after(torch.nn.Module, "compile", in_place)
+    undo_function = _after(torch, "compile", around)
 
     def undo() -> None:
         undo_method()

@@ -64,6 +64,36 @@ def end(begun: HookPhase | None) -> None:
         pop(begun)
 
 
+def shared(start: Callable[[], Callable[[], None]]) -> Callable[[], Callable[[], None]]:
+    """Return a function that starts something for its first user, and ends it with its last.
+
+    Args:
+        start: starts it, and returns what ends it.
+
+    Returns:
+        What each user calls, and what that returns when he is done; twice does no harm.
+    """
+    users: set[object] = set()
+    ends: list[Callable[[], None]] = []
+
+    def use() -> Callable[[], None]:
+        user = object()
+        if not users:
+            ends.append(start())
+        users.add(user)
+
+        def done() -> None:
+            if user in users:
+                users.remove(user)
+                if not users:
+                    ends.pop()()
+
+        return done
+
+    return use
+
+
+@shared
 def watch_backward() -> Callable[[], None]:
     """Put a phase `backward` around every backward pass of this process; return what ends it.
 
