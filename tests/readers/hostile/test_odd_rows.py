@@ -316,7 +316,7 @@ def test_a_name_of_a_megabyte_is_a_name(tmp_path: Path, shell: Shell, name: str)
     trace.diagnostic("not all " * 10**5)
     trace.capture_option("ARGUMENT_" + "1" * 5_000, "x")
     trace.capture_option("COMMAND", name)
-    since = time.monotonic()
+    since = time.process_time()
 
     assert (
         document(shell, trace.write(tmp_path / "run.sqlite"))["tables"]["totals"][0]["kernels"] == 1
@@ -325,10 +325,10 @@ def test_a_name_of_a_megabyte_is_a_name(tmp_path: Path, shell: Shell, name: str)
 
 
 def test_ten_thousand_phases_inside_each_other_are_no_hour_of_work() -> None:
-    since = time.monotonic()
+    since = time.process_time()
     times, labels = innermost((i, 100_000 - i, i) for i in range(10_000))
 
-    assert time.monotonic() - since < 2
+    assert time.process_time() - since < 2
     assert labels[9_999] == 9_999
     assert (times[-1], labels[-1]) == (100_000, None)
 
@@ -339,9 +339,9 @@ def test_strings_without_a_key_are_looked_up_in_one_pass(tmp_path: Path) -> None
     for number in range(20_000):
         main.kernel(f"kernel {number}", at=number, run=(number, number + 1))
     path = changed(trace, tmp_path, *untyped("StringIds"))
-    since = time.monotonic()
+    since = time.process_time()
 
     of = linked(path)
 
-    assert time.monotonic() - since < 4
+    assert time.process_time() - since < 4
     assert of.names["name"].n_unique() == 20_000
