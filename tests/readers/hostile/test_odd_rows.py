@@ -321,7 +321,7 @@ def test_a_name_of_a_megabyte_is_a_name(tmp_path: Path, shell: Shell, name: str)
     assert (
         document(shell, trace.write(tmp_path / "run.sqlite"))["tables"]["totals"][0]["kernels"] == 1
     )
-    assert time.monotonic() - since < 5
+    assert time.process_time() - since < 5
 
 
 def test_ten_thousand_phases_inside_each_other_are_no_hour_of_work() -> None:
