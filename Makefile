@@ -3,6 +3,7 @@
 #   make demo     summarize a recording of ours      make check    style, types, imports, docs
 #   make test     the tests                          make bench    the budgets, against the peers
 #   make docs     generate what docs/ can generate   make clean    remove what all of these made
+#   make coverage the tests, and what they ran
 
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -14,7 +15,7 @@ SAMPLE := samples/gpt2-xl-ctx256-h200/run.sqlite.gz
 SMALL := samples/gpt2-small-ctx512-bf16-h200
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check bench docs clean
+.PHONY: demo test coverage check bench docs clean
 .PHONY: check-format check-lint check-types check-pyright check-imports check-spelling check-docs
 
 demo: .venv/.package
@@ -33,6 +34,9 @@ demo: .venv/.package
 
 test: .venv/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+coverage: .venv/.test
+	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 # `make -k check` goes on after a failure.
 check: check-format check-lint check-types check-pyright check-imports check-spelling check-docs
