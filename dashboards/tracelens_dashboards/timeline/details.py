@@ -9,8 +9,7 @@ import polars as pl
 
 from tracelens import units
 from tracelens.analyses.ranges import instances
-from tracelens.errors import TracelensError
-from tracelens.readers.open import open_trace
+from tracelens_dashboards.launch_shapes import launch_shapes
 from tracelens_dashboards.names import plain
 from tracelens_dashboards.timeline.find import reference
 from tracelens_dashboards.timeline.pyramid import NONE
@@ -24,11 +23,6 @@ if TYPE_CHECKING:
     from tracelens_dashboards.timeline.rows import Row, Timeline
 
 MOST_LAUNCHED: Final = 100
-_SHAPE: Final = (
-    "grid_x", "grid_y", "grid_z", "block_x", "block_y", "block_z", "registers", "shared_bytes",
-)  # fmt: skip
-_MOST_SHAPES: Final = 2_000_000
-"""Launch shapes are read out of the recording once more; of larger ones that would take long."""
 
 
 def details(opened: Opened, row: Row, item: int) -> dict[str, Any]:
@@ -194,7 +188,7 @@ def _work(ops: pl.DataFrame) -> dict[str, int]:
 
 def _shape(opened: Opened, item: int) -> Iterator[tuple[str, Any]]:
     """Give grid, block, registers and shared memory, where they were recorded."""
-    shapes = opened.once("timeline launch shapes", lambda: _shapes(opened))
+    shapes = launch_shapes(opened)
     if item >= shapes.height:
         return
     one = shapes.row(item, named=True)
@@ -206,20 +200,6 @@ def _shape(opened: Opened, item: int) -> Iterator[tuple[str, Any]]:
         yield "registers per thread", one["registers"]
     if one["shared_bytes"] is not None:
         yield "shared memory", units.size(one["shared_bytes"])
-
-
-def _shapes(opened: Opened) -> pl.DataFrame:
-    """Return the launch shape of each op; nothing where it was not recorded or is too much."""
-    nothing = pl.DataFrame()
-    if opened.linked.ops.height > _MOST_SHAPES:
-        return nothing
-    try:
-        table = open_trace(opened.trace.source.path, everything=True).get("gpu_ops")
-    except TracelensError:
-        return nothing
-    if table is None or not set(_SHAPE) <= set(table.collect_schema().names()):
-        return nothing
-    return table.select(_SHAPE).collect()
 
 
 def _facts(pairs: list[tuple[str, Any]]) -> list[dict[str, str]]:
