@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -130,7 +131,7 @@ def environment(
         del made[RECORDING]
     if request.workload is None:
         paths = [str(INJECTED), *filter(None, [variables.get("PYTHONPATH")])]
-        made["PYTHONPATH"] = _joined(paths)
+        made["PYTHONPATH"] = os.pathsep.join(paths)
     elif request.workload.processes > 1:
         made.setdefault("OMP_NUM_THREADS", "1")  # as torchrun itself would, with a warning
     return made
@@ -156,12 +157,6 @@ def parse_asked(text: str) -> Asked:
 
 def _has_none(name: str, text: str) -> str:
     return f"--with {text}: {name} has no options."
-
-
-def _joined(paths: Sequence[str]) -> str:
-    import os
-
-    return os.pathsep.join(paths)
 
 
 def _device(request: Request, machine: Machine) -> Kind:
@@ -216,8 +211,6 @@ def _unusable(one: Planned, wanted: Wanted) -> str | None:
 
 def with_options(wanted: Wanted, options: Mapping[str, Any]) -> Wanted:
     """Return what one pass is asked."""
-    from dataclasses import replace
-
     return replace(wanted, options=dict(options))
 
 
