@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
@@ -325,7 +326,7 @@ def test_dragging_with_shift_selects_a_range_for_statistics(small: Any) -> None:
     small.mouse.up()
     small.keyboard.up("Shift")
     rows = table(small, "GPU work by phase")
-    says(small, sel=state(small).get("sel"))
+    small.wait_for_url(re.compile(r"[?&]sel="))
     begin, _ = (int(text) for text in state(small)["sel"].split("-"))
 
     assert [row["phase"] for row in rows] == ["forward"]
