@@ -40,6 +40,7 @@ ROOMS: Final[Mapping[str, Room]] = {
     "reader": Room("tracelens.readers", "READER"),
     "analysis": Room("tracelens.analyses", "ANALYSIS"),
     "table": Room("tracelens.tables", "TABLE"),
+    "finding": Room("tracelens.findings", "FINDING"),
     "memory_analysis": Room("tracelens.analyses.memory", "ANALYSIS"),
     "memory_table": Room("tracelens.tables.memory", "TABLE"),
     "renderer": Room("tracelens.render", "RENDERER"),

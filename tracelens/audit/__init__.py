@@ -1,0 +1,1 @@
+"""Auditing tables of claims: what must follow from what, and what no GPU can do."""

@@ -1,0 +1,1 @@
+"""Reports: from recordings to a document with its sections, figures and provenance."""

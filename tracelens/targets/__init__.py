@@ -1,0 +1,1 @@
+"""Targets: thresholds for metrics of configurations, applied to measured runs."""
