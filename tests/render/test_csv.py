@@ -82,4 +82,25 @@ def test_names_come_back_as_they_were(names: list[str]) -> None:
 
     head, *rows = csv.reader(io.StringIO(text, newline=""))
     assert head == ["name", "instances"]
-    assert rows == [[name, str(i)] for i, name in enumerate(names)]
+    assert rows == [[inert(name), str(i)] for i, name in enumerate(names)]
+
+
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r", "\n"])
+def test_no_spreadsheet_computes_a_name(sign: str) -> None:
+    text = rendered(story.report(story.named(f"{sign}HYPERLINK(1)"), path=f"{sign}1"))
+
+    _, (name, _) = csv.reader(io.StringIO(text, newline=""))
+    assert name == f"'{sign}HYPERLINK(1)"
+
+
+def test_a_negative_number_stays_a_number() -> None:
+    frame = pl.DataFrame({"ns": [-5], "share": [-0.5]})
+    columns = (Column("ns", "time", "ns"), Column("share", "share", "share"))
+
+    text = rendered(story.report(Filled("t", Table("t", "T", columns, ""), frame)))
+
+    assert text == "ns,share\r\n-5,-0.5\r\n"
+
+
+def inert(name: str) -> str:
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else name

@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt  # rich depends on it, so it is there
@@ -13,7 +14,7 @@ from markdown_it import MarkdownIt  # rich depends on it, so it is there
 from tests.render import story
 from tracelens.render import Options
 from tracelens.render._shape import clean
-from tracelens.render.markdown import RENDERER
+from tracelens.render.markdown import RENDERER, sentence
 
 if TYPE_CHECKING:
     from tracelens.tables import Report
@@ -123,5 +124,18 @@ def test_sentences_read_literally(finding: str) -> None:
     points = re.findall(r"<li>(.*?)</li>", as_html(text), flags=re.DOTALL)
     said = re.sub(
         "&(lt|gt|amp|quot);", lambda c: {"lt": "<", "gt": ">", "amp": "&"}[c[1]], points[3]
-    )
+    ).replace("<!-- -->", "")
     assert said == " ".join((finding or "-").split())
+
+
+@pytest.mark.parametrize(
+    ("text", "apart"),
+    [
+        ("ask @octocat", "ask @<!-- -->octocat"),
+        ("see #12 and GH-12", "see \\#<!-- -->12 and GH-<!-- -->12"),
+        ("https://a.b or www.a.b", "https:<!-- -->//a.b or www<!-- -->.a.b"),
+        ("a :tada: b", "a :<!-- -->tada: b"),
+    ],
+)
+def test_github_links_nothing_that_a_name_says(text: str, apart: str) -> None:
+    assert sentence(text) == apart

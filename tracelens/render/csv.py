@@ -1,8 +1,8 @@
 """CSV of one table for spreadsheets and scripts: every row and column, in ns and bytes.
 
-It follows RFC 4180. Values stand as they are: a name that begins with ``=``, ``+``, ``-`` or ``@``
-gets nothing before it, since what is read back must be what was recorded. Import the file as text
-where a spreadsheet would take such a name for a formula.
+It follows RFC 4180. A text that a spreadsheet would compute, since it begins with ``=``, ``+``,
+``-``, ``@`` or a control character, gets an apostrophe before it; numbers stay as they are. JSON
+has every name as it was recorded.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ import csv
 import io
 import json
 import math
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 from tracelens.errors import NothingToShowError, UsageError
 from tracelens.render import Options, Renderer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from tracelens.tables import Filled, Report
+
+_FORMULA: Final = re.compile(r"[=+\-@\t\r\n]")
 
 
 def render(reports: Sequence[Report], options: Options) -> str:  # noqa: ARG001
@@ -39,8 +42,17 @@ def render(reports: Sequence[Report], options: Options) -> str:  # noqa: ARG001
             f"CSV holds one table and there are {len(names)}. "
             f"Add --table NAME, one of: {', '.join(names)}."
         )
+    return _written(_lines(reports))
+
+
+def of_one(filled: Filled) -> str:
+    """Return one table, under the names of its columns."""
+    return _written([[column.name for column in filled.table.columns], *_rows(filled)])
+
+
+def _written(rows: Iterable[Sequence[object]]) -> str:
     text = io.StringIO()
-    csv.writer(text).writerows(_lines(reports))
+    csv.writer(text).writerows(rows)
     # A path that is not UTF-8 comes with lone surrogates, which no encoder would write.
     return text.getvalue().encode(errors="backslashreplace").decode()
 
@@ -58,7 +70,7 @@ def _lines(reports: Sequence[Report]) -> Iterator[Sequence[object]]:
             if head:
                 yield ["path"] * several + [c.name for c in filled.table.columns]
                 head = False
-            path = [report.source.get("path", "")] * several
+            path = [_cell(report.source.get("path", ""))] * several
             yield from ([*path, *row] for row in _rows(filled))
 
 
@@ -74,6 +86,8 @@ def _cell(value: object) -> object:
         return "true" if value else "false"
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, str):
+        return f"'{value}" if _FORMULA.match(value) else value
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
 
 

@@ -18,17 +18,7 @@ if TYPE_CHECKING:
 NAME_CELLS: Final = 80
 """Longer names are shortened; the attribute `title` has the whole, and the full name of a short."""
 
-STYLE: Final = """\
-:root { color-scheme: light dark; --ink: #1d2329; --paper: #fff; --faint: #5c6873;
-  --line: #d9dee3; --bar: #cfe3f7; --alarm: #9a5b00; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e3e7eb; --paper: #15191d; --faint: #98a4b0;
-  --line: #333b43; --bar: #23425f; --alarm: #f0b354; } }
-body { margin: 2rem auto; padding: 0 1.5rem; max-width: 80rem; color: var(--ink);
-  background: var(--paper); font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.25rem; } h2 { margin: 2rem 0 .4rem; font-size: 1.05rem; }
-p, ul { margin: .3rem 0; } ul { padding-left: 1.2rem; }
-.path { color: var(--faint); overflow-wrap: anywhere; } .note { color: var(--faint); }
-.warning { color: var(--alarm); }
+TABLES: Final = """\
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .75rem; border-bottom: 1px solid var(--line); text-align: left;
@@ -39,9 +29,28 @@ th { color: var(--faint); font-weight: 600; }
   background: linear-gradient(to right, var(--bar) var(--share), transparent 0); }
 tbody tr:hover { background: color-mix(in srgb, var(--line) 40%, transparent); }
 code { font: .9em ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
+"""
+"""How tables look, on any page that says what --ink, --faint, --line and --bar are."""
+
+_PAGE: Final = """\
+:root { color-scheme: light dark; --ink: #1d2329; --paper: #fff; --faint: #5c6873;
+  --line: #d9dee3; --bar: #cfe3f7; --alarm: #9a5b00; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e3e7eb; --paper: #15191d; --faint: #98a4b0;
+  --line: #333b43; --bar: #23425f; --alarm: #f0b354; } }
+body { margin: 2rem auto; padding: 0 1.5rem; max-width: 80rem; color: var(--ink);
+  background: var(--paper); font: 15px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.25rem; } h2 { margin: 2rem 0 .4rem; font-size: 1.05rem; }
+p, ul { margin: .3rem 0; } ul { padding-left: 1.2rem; }
+.path { color: var(--faint); overflow-wrap: anywhere; } .note { color: var(--faint); }
+.warning { color: var(--alarm); }
+"""
+
+_PRINT: Final = """\
 @media print { body { margin: 0; max-width: none; font-size: 9pt; } .wide { overflow: visible; }
   section { break-inside: avoid; } .bar { print-color-adjust: exact; } }
 """
+
+STYLE: Final = _PAGE + TABLES + _PRINT
 
 HEAD: Final = """\
 <!doctype html>
@@ -70,14 +79,14 @@ def render(reports: Sequence[Report], options: Options) -> str:
 
 
 def _report(report: Report, top: int | None) -> Iterator[str]:
-    yield f"<h1>{_text(report.headline)}</h1>"
-    yield _paragraph(path_of(report), "path")
+    yield f"<h1>{text(report.headline)}</h1>"
+    yield paragraph(path_of(report), "path")
     yield from _points("", report.trust)
-    yield from (_paragraph(f"Warning: {warning}", "warning") for warning in report.warnings)
+    yield from (paragraph(f"Warning: {warning}", "warning") for warning in report.warnings)
     for course in report.courses:
         yield from _course_svg.drawn(course)
         reserved = "" if course.frame["reserved_bytes"].is_null().all() else "; dashed: reserved"
-        yield _paragraph(f"Filled: what was active{reserved}. {course.note}", "note")
+        yield paragraph(f"Filled: what was active{reserved}. {course.note}", "note")
     for filled in with_rows(report):
         yield from _section(shown(filled, top), filled)
     yield from _points("What stands out", report.findings)
@@ -86,7 +95,7 @@ def _report(report: Report, top: int | None) -> Iterator[str]:
 
 
 def _points(title: str, points: Iterable[str]) -> Iterator[str]:
-    items = [f"<li>{_text(point)}</li>" for point in points]
+    items = [f"<li>{text(point)}</li>" for point in points]
     if items and title:
         yield f"<h2>{title}</h2>"
     if items:
@@ -94,17 +103,22 @@ def _points(title: str, points: Iterable[str]) -> Iterator[str]:
 
 
 def _section(table: Shown, filled: Filled) -> Iterator[str]:
-    columns = [_column(strip, filled) for strip in table.strips]
     yield "<section>"
-    yield f"<h2>{_text(table.title)}</h2>"
+    yield f"<h2>{text(table.title)}</h2>"
     yield from _bars_svg.drawn(table.title, bars_of(filled))
+    yield from grid(table, filled)
+    yield from (paragraph(remark, "note") for remark in (table.cut, table.note) if remark)
+    yield "</section>"
+
+
+def grid(table: Shown, filled: Filled) -> Iterator[str]:
+    """Give the lines of a table: its headings and its rows."""
+    columns = [_column(strip, filled) for strip in table.strips]
     yield '<div class="wide"><table>'
     yield f"<thead><tr>{''.join(map(_heading, table.strips))}</tr></thead>"
     yield "<tbody>"
     yield from (f"<tr>{''.join(row)}</tr>" for row in zip(*columns, strict=True))
     yield "</tbody></table></div>"
-    yield from (_paragraph(remark, "note") for remark in (table.cut, table.note) if remark)
-    yield "</section>"
 
 
 def _heading(strip: Strip) -> str:
@@ -143,12 +157,14 @@ def _bar(text: str, fraction: object) -> str:
     return f'<td class="number bar" style="--share:{percent:.1f}%">{escape(text)}</td>'
 
 
-def _paragraph(text: str, kind: str) -> str:
-    return f'<p class="{kind}">{_text(text)}</p>'
+def paragraph(said: str, kind: str) -> str:
+    """Return a paragraph of a class."""
+    return f'<p class="{kind}">{text(said)}</p>'
 
 
-def _text(text: str) -> str:
-    return escape(one_line(text))
+def text(said: str) -> str:
+    """Return a sentence that holds nothing but its own letters."""
+    return escape(one_line(said))
 
 
 RENDERER = Renderer(render=render)

@@ -83,7 +83,7 @@ def render(reports: Sequence[Report], options: Options) -> str:
         several = len(reports) > 1
         blocks.append(_comments(report))
         if several:
-            blocks.append(f"\\subsection*{{{_breakable(path_of(report))}}}")
+            blocks.append(f"\\subsection*{{{breakable(path_of(report))}}}")
         suffix = f"-{number}" if several else ""
         blocks += (
             _float(fit(shown(filled, options.top), _WIDTH, _GAP), suffix)
@@ -110,13 +110,14 @@ def _float(table: Shown, suffix: str) -> str:
             r"\centering\small\setlength{\tabcolsep}{4pt}",
             f"\\caption{{{caption}}}",
             f"\\label{{tab:{table.name}{suffix}}}",
-            *_tabular(table),
+            *tabular(table),
             r"\end{table}",
         ]
     )
 
 
-def _tabular(table: Shown) -> Iterator[str]:
+def tabular(table: Shown) -> Iterator[str]:
+    """Give a table without its float; it needs booktabs."""
     sides = "".join("r" if strip.is_number else "l" for strip in table.strips)
     head, *rows = zip(*map(_column, table.strips), strict=True)
     yield f"\\begin{{tabular}}{{@{{}}{sides}@{{}}}}"
@@ -156,7 +157,7 @@ def _set(character: str) -> str:
     return _SYMBOLS.get(character) or escape(bare) or "?"
 
 
-def _breakable(path: str) -> str:
+def breakable(path: str) -> str:
     """Return a path that may break after each slash."""
     return r"\texttt{" + escape(path).replace("/", r"/\allowbreak{}") + "}"
 

@@ -19,6 +19,8 @@ _SPECIAL = re.compile(r"[\\`*_<>\[\]|~&$#]")
 _OPENS_A_LIST = re.compile(r"^(\d*)([-+=.)])")
 _DRAWING_WIDTH = 88
 _TICKS = re.compile("`+")
+_LINKED = re.compile(r"(?i)(@|\bGH-(?=\d)|#(?=\d)|:(?=//)|\bwww(?=\.)|:(?=[a-z0-9+_-]+:))")
+_APART = "<!-- -->"  # a backslash keeps GitHub from none of these: it links what the page shows
 
 
 def render(reports: Sequence[Report], options: Options) -> str:
@@ -34,7 +36,7 @@ def render(reports: Sequence[Report], options: Options) -> str:
 def _report(report: Report, top: int | None) -> Iterator[str]:
     alone = len(report.tables) == 1
     if not alone:
-        yield f"**{_plain(report.headline)}**"
+        yield f"**{plain(report.headline)}**"
         yield from _points("", (*report.trust, *(f"Warning: {w}" for w in report.warnings)))
         for course in report.courses[:1]:
             yield "\n".join(["```text", *drawn(course, _DRAWING_WIDTH, colour=False), "```"])
@@ -47,7 +49,7 @@ def _report(report: Report, top: int | None) -> Iterator[str]:
 
 
 def _points(title: str, points: Iterable[str]) -> Iterator[str]:
-    lines = ["- " + _OPENS_A_LIST.sub(r"\1\\\2", _plain(point)) for point in points]
+    lines = [f"- {sentence(point)}" for point in points]
     if lines and title:
         yield title
     if lines:
@@ -55,27 +57,37 @@ def _points(title: str, points: Iterable[str]) -> Iterator[str]:
 
 
 def _table(table: Shown) -> Iterator[str]:
-    yield f"### {_plain(table.title)}"
+    yield f"### {plain(table.title)}"
+    yield from grid(table)
+
+
+def grid(table: Shown) -> Iterator[str]:
+    """Give a table without its title, and what stands below it."""
     columns = [_column(strip) for strip in table.strips]
     yield "\n".join(f"| {' | '.join(row)} |" for row in zip(*columns, strict=True))
     for remark in (table.cut, table.note):
         if remark:
-            yield f"*{_plain(remark)}*"
+            yield f"*{plain(remark)}*"
 
 
 def _column(strip: Strip) -> list[str]:
     """Return the heading, the rule and the cells of one column, all equally wide."""
-    texts = [_code(cell) if strip.is_name else _plain(cell) for cell in strip.cells]
-    texts.insert(0, _plain(strip.heading))
+    texts = [_code(cell) if strip.is_name else plain(cell) for cell in strip.cells]
+    texts.insert(0, plain(strip.heading))
     width = max(3, *map(cells, texts))
     texts = [pad(text, width, right=strip.is_number) for text in texts]
     texts.insert(1, "-" * (width - 1) + (":" if strip.is_number else "-"))
     return texts
 
 
-def _plain(text: str) -> str:
-    """Return a text that Markdown shows as it is."""
-    return _SPECIAL.sub(r"\\\g<0>", one_line(text))
+def sentence(text: str) -> str:
+    """Return a text that can begin a line: it opens no list."""
+    return _OPENS_A_LIST.sub(r"\1\\\2", plain(text))
+
+
+def plain(text: str) -> str:
+    """Return a text that Markdown shows as it is; GitHub links no user, issue or address in it."""
+    return _LINKED.sub(rf"\g<0>{_APART}", _SPECIAL.sub(r"\\\g<0>", one_line(text)))
 
 
 def _code(text: str) -> str:
