@@ -28,7 +28,7 @@ works = st.builds(
         ("NVIDIA H100 PCIe", "H100 PCIe"),
         ("NVIDIA A100-SXM4-40GB", "A100 SXM 40 GB"),
         ("NVIDIA A100 80GB PCIe", "A100 PCIe 80 GB"),
-        ("Tesla V100-SXM2-16GB", "V100 SXM2"),
+        ("Tesla V100-SXM2-16GB", "V100 SXM2 16 GB"),
         ("Tesla T4", "T4"),
         ("NVIDIA L4", "L4"),
         ("NVIDIA L40S", "L40S"),
