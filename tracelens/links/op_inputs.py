@@ -61,12 +61,16 @@ def _by_text(texts: pl.Series, make: Any) -> pl.Series:
     return texts.replace_strict(made, default=None, return_dtype=pl.String)
 
 
-def _dtype(types: list[Any]) -> str | None:
-    first = next((t for t in types if isinstance(t, str) and t not in _NO_TENSOR), None)
-    if first is None:
+def type_name(recorded: object) -> str | None:
+    """Return PyTorch's name of a recorded type; None for what is no tensor."""
+    if not isinstance(recorded, str) or recorded in _NO_TENSOR:
         return None
-    plain = first.removeprefix("c10::").replace("c10::", "")
+    plain = recorded.replace("c10::", "")
     return _TYPES.get(plain, plain.lower())
+
+
+def _dtype(types: list[Any]) -> str | None:
+    return next((name for recorded in types if (name := type_name(recorded)) is not None), None)
 
 
 def _shapes(dims: list[Any]) -> str:

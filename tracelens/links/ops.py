@@ -21,7 +21,7 @@ BY: Final = ("nesting", "external_id")
 recorded, or lies in no op, and the recorder itself names the op (External id)."""
 
 _BY: Final = pl.Enum(BY)
-_FACTS: Final = ("sequence", "forward", "dims", "types", "inputs")
+_FACTS: Final = ("sequence", "forward", "dims", "types", "inputs", "strides")
 _TOOK: Final = pl.col("end_ns") - pl.col("start_ns")
 # What torch.autograd.profiler.emit_nvtx adds to the names of ops; record_function's ranges have
 # the same, but are no calls of a C++ function.
@@ -35,8 +35,8 @@ _IS_BACKWARD: Final = r"^autograd::|Backward\d*$"
 class TorchOps:
     """PyTorch's ops, nested among themselves.
 
-    ``nest`` has, besides what ranges have, `sequence`, `dims`, `types` and `inputs` as the table
-    `ops` has them, and `forward`: the row of the op whose gradient an op computes. ``names`` has
+    ``nest`` has, besides what ranges have, `sequence`, `dims`, `types`, `inputs` and `strides` as
+    the table `ops` has them, and `forward`: the row of the op whose gradient an op computes. ``names`` has
     the text of each `name_id`.
     """
 
@@ -248,7 +248,8 @@ def _emitted(trace: Trace, ranges: pl.LazyFrame) -> pl.DataFrame:
         .join(ops.collect().lazy(), on="name_id", maintain_order="left")
         .select(
             "range_id", "start_ns", "end_ns", "pid", "tid", "sequence", "dims", "backward", "depth",
-            name_id="first_id", types=pl.lit(None, pl.String), inputs=pl.lit(None, pl.String),
+            name_id="first_id",
+            **dict.fromkeys(("types", "inputs", "strides"), pl.lit(None, pl.String)),
         )
         .collect()
     )  # fmt: skip

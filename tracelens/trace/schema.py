@@ -156,7 +156,8 @@ OPS = Table(
         Column("external_id", pl.Int64, "PyTorch's number of the op."),
         Column("dims", pl.String, "Shapes of the inputs, as JSON."),
         Column("types", pl.String, "Types of the inputs, as JSON."),
-        Column("inputs", pl.String, "Scalar inputs, as JSON; of ops whose FLOPs need them."),
+        Column("inputs", pl.String, "Scalar inputs, as JSON; of ops whose cost needs them."),
+        Column("strides", pl.String, "Strides of the inputs, as JSON; where one of them is 0."),
     ),
 )
 

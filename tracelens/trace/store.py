@@ -35,7 +35,7 @@ _ABANDONED_S: Final = 86_400
 _EDGE_BYTES: Final = 1 << 20
 _DEFAULT_LIMIT_BYTES: Final = 8 << 30
 _JOURNALS: Final = ("-wal", "-journal")
-LAYOUT: Final = 3
+LAYOUT: Final = 4
 """Counts changes of what readers and links make of a file; other entries are not used."""
 
 

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from polars._typing import PolarsDataType
 
 _ABSENT: Final = msgspec.Raw(b"")
-_NEEDS_INPUTS: Final = re.compile(r"conv|attention")
+_NEEDS_INPUTS: Final = re.compile(
+    r"conv|attention|softmax|norm|embedding|scaled|grouped|index_select|::(?:native_dropout|sum|"
+    r"nansum|mean|prod|a?max|a?min|argmax|argmin|any|all|var|std|var_mean|std_mean)$"
+)
+_EXPANDED: Final = re.compile(rb"[\[ ,]0[,\]]")
 _COPY: Final = re.compile(r"\b(UnifiedHtoD|UnifiedDtoH|UnifiedDtoD|[HDAP]to[HDAP])\b")
 _HIP_COPIES: Final = {
     "HostToDevice": "HtoD",
@@ -114,6 +118,7 @@ class Op(
         "old_dims": "Input dims",
         "types": "Input type",
         "inputs": "Concrete Inputs",
+        "strides": "Input Strides",
     },
 ):
     """Of a PyTorch op; its inputs as they are written."""
@@ -126,6 +131,7 @@ class Op(
     old_dims: msgspec.Raw = _ABSENT
     types: msgspec.Raw = _ABSENT
     inputs: msgspec.Raw = _ABSENT
+    strides: msgspec.Raw = _ABSENT
 
 
 class Memory(
@@ -264,6 +270,7 @@ def _of_ops(events: Sequence[Any]) -> dict[str, pl.Series]:
         "dims": _texts([a.old_dims if a.dims is _ABSENT else a.dims for a in found]),
         "types": _texts([a.types for a in found]),
         "inputs": _texts(inputs),
+        "strides": _texts([a.strides if _EXPANDED.search(a.strides) else _ABSENT for a in found]),
     }
 
 
