@@ -123,3 +123,11 @@ def test_nothing_but_zero_reads_as_zero(unit: str, values: list[float]) -> None:
 def test_what_is_no_number_is_refused() -> None:
     with pytest.raises(TypeError, match="'12' is no number"):
         units.column("count", ["12"])
+
+
+def test_a_difference_says_whether_it_is_more_or_less() -> None:
+    assert units.column("more_ns", [1_200_000, -340_000, 0, None]) == [
+        "+1.20 ms", "-0.34 ms", "0.00 ms", units.ABSENT,
+    ]  # fmt: skip
+    assert units.column("change", [0.041, -0.02, 0]) == ["+4.1 %", "-2.0 %", "0.0 %"]
+    assert units.column("more_bytes", [1024, -2048]) == ["+1.00 KiB", "-2.00 KiB"]

@@ -30,7 +30,10 @@ LADDERS: Final[dict[str, tuple[tuple[int, str], ...]]] = {
 """The steps of each unit. Bytes go by 1024 (KiB, MiB, GiB), bytes per second by 1000 (GB/s), and
 floating-point operations, too."""
 
-NUMERIC: Final = frozenset({*LADDERS, "share"})
+SIGNED: Final = {"more_ns": "ns", "more_bytes": "bytes", "change": "share"}
+"""Units of differences, and the unit that each is shown in: with a plus where it is more."""
+
+NUMERIC: Final = frozenset({*LADDERS, "share", *SIGNED})
 """The units whose values are numbers; they are aligned to the right."""
 
 _LARGEST_FIGURE = 100_000  # a column climbs a step before it shows six digits before the point
@@ -46,6 +49,10 @@ def column(unit: str, values: Iterable[object]) -> list[str]:
     """
     if unit == "flag":
         return [ABSENT if value is None else "yes" if value else "no" for value in values]
+    if unit in SIGNED:
+        numbers = list(values)
+        texts = column(SIGNED[unit], numbers)
+        return [_signed(_number(x), text) for x, text in zip(numbers, texts, strict=True)]
     if unit not in NUMERIC:
         return [NOTHING if value is None else str(value) for value in values]
     numbers = [_number(value) for value in values]
@@ -91,6 +98,11 @@ def _number(value: object) -> float | None:
     if isinstance(value, int | float):
         return value
     raise TypeError(f"{value!r} is no number")
+
+
+def _signed(x: float | None, text: str) -> str:
+    """Return the text of a difference: with a plus where it is above zero and has a figure."""
+    return f"+{text}" if x is not None and x > 0 and text[0].isdigit() else text
 
 
 def _special(x: float | None) -> str:

@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     import polars as pl
 
 Unit = Literal[
-    "text", "name", "count", "ns", "bytes", "bytes_per_s", "flops", "flops_per_s", "share", "flag"
-]
-"""How a value is shown. `name` is a kernel or range name (may be long); `share` is 0..1."""
+    "text", "name", "count", "ns", "bytes", "bytes_per_s", "flops", "flops_per_s", "share", "flag",
+    "change", "more_ns", "more_bytes",
+]  # fmt: skip
+"""How a value is shown. `name` is a kernel or range name (may be long); `share` is 0..1; `change`,
+`more_ns` and `more_bytes` are differences, as a share or in the unit."""
 
 
 @dataclass(frozen=True)
