@@ -44,8 +44,10 @@ ROOMS: Final[Mapping[str, Room]] = {
     "memory_analysis": Room("tracelens.analyses.memory", "ANALYSIS"),
     "memory_table": Room("tracelens.tables.memory", "TABLE"),
     "renderer": Room("tracelens.render", "RENDERER"),
+    "section": Room("tracelens.reports.sections", "SECTION"),
     "exporter": Room("tracelens.exports", "EXPORTER"),
     "recorder": Room("tracelens.capture.recorders", "RECORDER"),
+    "measure": Room("tracelens.bench.measures", "MEASURE"),
     "workload": Room("tracelens_workloads", "WORKLOAD"),
     "page": Room("tracelens_dashboards.pages", "PAGE"),
 }

@@ -1,1 +1,1 @@
-"""Measuring on the machine at hand: its ceilings, and (to come) its kernels."""
+"""Measuring what a machine can reach: bandwidths, rates of products, launches, collectives."""

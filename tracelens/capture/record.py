@@ -134,11 +134,11 @@ def cost(request: Request, machine: Machine) -> dict[str, Any]:
     if request.workload is None:
         return {}
     found = request.workload.cost()
-    device = hardware.device(machine.gpus[0].name) if machine.gpus else None
+    held = hardware.ceilings(machine.gpus[0].name) if machine.gpus else None
     bounds = {}
-    if device is not None:
+    if held is not None:
         for phase, parts in found.phases.items():
-            bound = hardware.bound(parts, device)
+            bound = hardware.bound(parts, held)
             bounds[phase] = None if bound is None else asdict(bound)
     return {
         "parameters": found.parameters,
@@ -151,7 +151,8 @@ def cost(request: Request, machine: Machine) -> dict[str, Any]:
             phase: [asdict(part) for part in parts] for phase, parts in found.phases.items()
         },
         "bounds": bounds,
-        "bound_of": device.name if device else None,
+        "bound_of": held.title if held else None,
+        "bound_by": held.origin if held else None,
     }
 
 

@@ -100,12 +100,20 @@ def _bound(manifest: Manifest) -> str:
     seconds, took = bound_seconds(manifest), step_ns(manifest)
     if seconds is None:
         return ""
-    of = manifest.cost["bound_of"]
     worst = max(manifest.cost["bounds"].values(), key=lambda bound: bound["seconds"])
-    text = f"{units.time(seconds * 1e9)} at least, by formula on {of} ({worst['limited_by']})"
+    text = (
+        f"{units.time(seconds * 1e9)} at least, by formula on {_bound_of(manifest.cost)} "
+        f"({worst['limited_by']})"
+    )
     if took:
         text += f": the step reaches {seconds * 1e9 / took:.0%} of it"
     return text
+
+
+def _bound_of(cost: dict[str, Any]) -> str:
+    """Return the GPU whose ceilings a bound is by, and where these are from."""
+    by = cost.get("bound_by")
+    return f"{cost['bound_of']}, {by}" if by else str(cost["bound_of"])
 
 
 def _overhead(manifest: Manifest) -> str:
@@ -164,5 +172,5 @@ def plan_lines(cost: dict[str, Any], notes: Iterable[str], passes: Sequence[str]
         bounds = cost["bounds"]
         if bounds and None not in bounds.values():
             least = sum(bound["seconds"] for bound in bounds.values())
-            found.append(f"A step takes {units.time(least * 1e9)} at least on {cost['bound_of']}.")
+            found.append(f"A step takes {units.time(least * 1e9)} at least on {_bound_of(cost)}.")
     return [*found, *notes]

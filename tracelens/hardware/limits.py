@@ -24,7 +24,7 @@ DATA_SHEET: Final = "data sheet"
 
 Verdict = Literal["", "above the measured ceiling", "above the data sheet", "impossible"]
 
-_BANDWIDTHS: Final = ("copy", "read", "fill")
+BANDWIDTHS: Final = ("copy", "read", "fill")
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,11 @@ class Ceilings:
     origin: str = DATA_SHEET
     measured: frozenset[str] = frozenset()
     caveats: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What we call the GPU, or what it calls itself if it is not listed."""
+        return self.device.name if self.device else self.name
 
     def is_measured(self, name: str) -> bool:
         """Tell whether a ceiling was measured: `bandwidth`, `matmul.bf16`, `launch`."""
@@ -179,6 +184,8 @@ def _measured(
     }
     launches = [one.median_s for one in found.results if one.name == "launch"]
     names = {*seen, *(["launch"] if launches else [])}
+    if stated is None and "fp32" in matmul:
+        names.add(specs.VECTOR)  # at least what products without tensor cores reach
     return Ceilings(
         name=name,
         device=stated,
@@ -199,7 +206,7 @@ def _best(found: Measured) -> dict[str, float]:
     """Return the highest rate of each ceiling over all sizes."""
     best: dict[str, float] = {}
     for one in found.results:
-        if one.name in _BANDWIDTHS:
+        if one.name in BANDWIDTHS:
             name = specs.BANDWIDTH
         elif one.name.startswith(specs.MATMUL):
             name = one.name

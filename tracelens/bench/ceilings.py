@@ -1,0 +1,212 @@
+"""Measuring the ceilings of a device: processes are started, heard, and replaced if they die."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tracelens import __version__, tools
+from tracelens.bench import job
+from tracelens.bench.job import Job
+from tracelens.errors import CaptureError
+from tracelens.hardware.measured import Failed, Measured
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tracelens.bench.job import Line
+    from tracelens.hardware.measured import Result
+
+_QUICK_S: Final = 240.0
+_LONG_S: Final = 1200.0
+_DEATHS: Final = 5
+
+
+@dataclass
+class _Heard:
+    """What the processes have answered so far."""
+
+    device: str = ""
+    is_gpu: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+    results: list[Result] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+    begun: str | None = None
+    passed: int = 0
+    over: bool = False
+
+
+def measure(
+    device: str, say: Callable[[str], None], *, quick: bool = False, ranks: int | None = None
+) -> Measured:
+    """Measure everything on a device, and an all-reduce if there are several GPUs.
+
+    Args:
+        device: `auto` (the first GPU, or else the processor), `cpu`, or the number of a GPU.
+        say: told how far it has come.
+        quick: in fewer sizes and less time.
+        ranks: of the all-reduce; None: as many as there are GPUs, or none if one was named.
+
+    Raises:
+        CaptureError: torch is not installed, there is no such GPU, or nothing could be measured.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise CaptureError(
+            "Measuring needs PyTorch: pip install 'tracelens-gpu[capture]' (or torch itself)."
+        )
+    made = datetime.now().astimezone().isoformat(timespec="seconds")
+    heard = _Heard()
+    asked = Job(device=device, quick=quick)
+    limit_s = _QUICK_S if quick else _LONG_S
+    for _ in range(_DEATHS):
+        _listen(replace(asked, skip=heard.passed), heard, say, limit_s)
+        if heard.over:
+            break
+    else:
+        heard.failed.append(Failed("the rest", f"{_DEATHS} processes that measured died"))
+    if ranks is None:
+        ranks = int(heard.facts.get("gpus", 1)) if device == "auto" else 1
+    if ranks > 1:
+        say(f"all_reduce among {ranks} processes")
+        _all_reduce(asked, heard, ranks, limit_s)
+    if not heard.results:
+        why = heard.failed[0].why if heard.failed else "no reason was given"
+        raise CaptureError(f"Nothing could be measured: {why}")
+    return Measured(
+        device=heard.device,
+        made=made,
+        results=heard.results,
+        failed=heard.failed,
+        quick=quick,
+        environment=heard.facts,
+        tracelens=__version__,
+    )
+
+
+def _listen(asked: Job, heard: _Heard, say: Callable[[str], None], limit_s: float) -> None:
+    """Run one process, and take in its answers until it ends.
+
+    Raises:
+        CaptureError: it died before it came to measure.
+    """
+    command = [sys.executable, "-m", "tracelens.bench.child", job.encode(asked)]
+    with tempfile.TemporaryFile() as chatter:
+        process = subprocess.Popen(  # noqa: S603 (our own program)
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=chatter,
+            start_new_session=True,
+        )
+        ended = threading.Event()
+
+        def end() -> None:
+            ended.set()
+            _end(process)
+
+        watch = threading.Timer(limit_s, end)
+        watch.start()
+        try:
+            with process:
+                for text in process.stdout or ():
+                    _take(job.said(text), heard, say)
+        finally:
+            watch.cancel()
+            if process.poll() is None:
+                _end(process)
+                process.wait()
+        if heard.over:
+            return
+        late = f"it was ended after {limit_s:g} s" if ended.is_set() else ""
+        why = late or _last_words(chatter, process.returncode)
+    if heard.begun is None and not heard.passed:
+        raise CaptureError(f"Nothing can be measured here: {why}")
+    if heard.begun is not None:
+        heard.failed.append(Failed(heard.begun, f"the process died: {why}"))
+        heard.passed += 1
+        heard.begun = None
+    if late:
+        heard.failed.append(Failed("the rest", late))
+        heard.over = True
+
+
+def _take(line: Line, heard: _Heard, say: Callable[[str], None]) -> None:
+    """Take in one answer."""
+    heard.facts |= line.facts
+    if line.device is not None:
+        if not heard.device:
+            say(f"Measuring {tools.plain(line.device)}")
+        heard.device, heard.is_gpu = line.device, line.is_gpu
+    elif line.begun is not None:
+        if line.begun != heard.begun:
+            say(line.begun)
+        heard.begun = line.begun
+        return
+    elif line.over:
+        heard.over = True
+    else:
+        heard.results += [line.result] if line.result else []
+        heard.failed += [line.failed] if line.failed else []
+        heard.passed += 1
+    heard.begun = None
+
+
+def _all_reduce(asked: Job, heard: _Heard, ranks: int, limit_s: float) -> None:
+    """Measure an all-reduce among processes of its own."""
+    backend = "nccl" if heard.is_gpu else "gloo"
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "answers"
+        program = ["-m", "tracelens.bench.ranks", job.encode(replace(asked, backend=backend))]
+        why = _run([sys.executable, *launcher, *program, str(file)], limit_s)
+        lines = file.read_bytes().splitlines() if file.is_file() else []
+    heard.results += [found for text in lines if (found := job.said(text).result)]
+    if why:
+        heard.failed.append(Failed("all_reduce", why))
+
+
+def _run(command: Sequence[str], limit_s: float) -> str:
+    """Run a program of ours; return why it failed, or nothing."""
+    variables = {**os.environ}
+    variables.setdefault("OMP_NUM_THREADS", "1")  # as torchrun itself would, with a warning
+    with tempfile.TemporaryFile() as chatter:
+        process = subprocess.Popen(  # noqa: S603 (our own program)
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=chatter,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=variables,
+        )
+        try:
+            status = process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            return f"it was ended after {limit_s:g} s"
+        finally:
+            if process.poll() is None:
+                _end(process)
+                process.wait()
+        return _last_words(chatter, status) if status else ""
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process with what it started."""
+    tools.end(process.pid)
+    process.kill()
+
+
+def _last_words(chatter: Any, status: int) -> str:
+    """Return the last line that looks like an error, or the exit status."""
+    chatter.seek(0)
+    lines = [tools.plain(line) for line in chatter.read().decode(errors="replace").splitlines()]
+    errors = [line for line in lines if "Error" in line and not line.startswith("File ")]
+    said = next(reversed(errors or [line for line in lines if line]), "")
+    return said or (f"it was ended by signal {-status}" if status < 0 else f"exit status {status}")

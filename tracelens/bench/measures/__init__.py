@@ -1,0 +1,1 @@
+"""What `tracelens bench ceilings` measures: one file = one thing, in its constant `MEASURE`."""

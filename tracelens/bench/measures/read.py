@@ -1,0 +1,27 @@
+"""Reading the device's memory: the sum of a large buffer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tracelens.bench.buffers import floats, sizes
+from tracelens.bench.case import Case, Measure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tracelens.bench.case import Target
+
+
+def _cases(target: Target) -> Iterator[Case]:
+    for size in sizes(target, buffers=1):
+
+        def build(on: Target, size: int = size) -> Callable[[], object]:
+            given = floats(on, size)
+            total: Callable[[], object] = given.sum
+            return total
+
+        yield Case("read", "bytes_per_s", size, build, size, {"bytes": size})
+
+
+MEASURE = Measure(_cases)
