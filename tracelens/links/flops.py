@@ -9,6 +9,7 @@ torch's formula lets every channel meet those of all groups.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from math import prod
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,33 @@ if TYPE_CHECKING:
     Formula = Callable[[Shapes, Sequence[str]], int | None]
 
 _MOST: Final = 2**63
+_CAUSAL: Final = {
+    "aten::scaled_dot_product_attention": 5,
+    "aten::_scaled_dot_product_flash_attention": 4,
+    "aten::_scaled_dot_product_flash_attention_for_cpu": 4,
+    "aten::_scaled_dot_product_efficient_attention": 6,
+    "aten::_scaled_dot_product_cudnn_attention": 6,
+    "aten::_scaled_dot_product_fused_attention_overrideable": 5,
+    "aten::_flash_attention_forward": 8,
+    "aten::_efficient_attention_forward": 9,
+    "aten::_cudnn_attention_forward": 10,
+    "aten::_scaled_dot_product_flash_attention_backward": 11,
+    "aten::_scaled_dot_product_flash_attention_for_cpu_backward": 7,
+    "aten::_scaled_dot_product_efficient_attention_backward": 11,
+    "aten::_scaled_dot_product_cudnn_attention_backward": 14,
+    "aten::_scaled_dot_product_fused_attention_overrideable_backward": 13,
+    "aten::_flash_attention_backward": 11,
+    "aten::_efficient_attention_backward": 14,
+    "aten::_cudnn_attention_backward": 14,
+}
+"""Op -> place of the input that tells whether it is causal (true, or a kind of mask: 1 or 2)."""
+_BY_SEQUENCE: Final = (
+    "aten::_flash_attention_forward",
+    "aten::_flash_attention_backward",
+    "aten::_efficient_attention_forward",
+    "aten::_efficient_attention_backward",
+)
+"""Attention in (batch, sequence, head, size)."""
 
 
 def flops(name: str, dims: str | None, inputs: str | None) -> int | None:
@@ -116,6 +144,29 @@ def _convolution(shapes: Shapes, inputs: Sequence[str]) -> int | None:
     return None
 
 
+def convolution_shape(shapes: Shapes, inputs: Sequence[str]) -> list[int] | None:
+    """Return the shape of a convolution's result, of the inputs of `aten::convolution`."""
+    match shapes, inputs:
+        case (
+            [[batch, _, *size], [rows, columns, *window], *_],
+            [_, _, _, stride, padding, dilation, transposed, more, groups, *_],
+        ):
+            steps = [_numbers(text) for text in (stride, padding, dilation)]
+            if not _is_true(transposed):
+                out = _out_size(size, window, *steps)
+                return None if out is None else [batch, rows, *out]
+            wide = _per_axis((*steps, _numbers(more)), len(size))
+            if len(window) != len(size) or wide is None or not groups.isdecimal():
+                return None
+            out = [
+                (length - 1) * step - 2 * pad + spread * (taps - 1) + extra + 1
+                for length, taps, step, pad, spread, extra in zip(size, window, *wide, strict=True)
+            ]
+            fits = all(length >= 0 for length in out)
+            return [batch, columns * int(groups), *out] if fits else None
+    return None
+
+
 def _convolution_backward(shapes: Shapes, inputs: Sequence[str]) -> int | None:
     """Count the gradients that are asked for of a convolution's input and weight."""
     match shapes, inputs:
@@ -146,15 +197,75 @@ def _out_size(
 ) -> list[int] | None:
     """Return the size of a convolution's output; one number may stand for all dimensions."""
     axes = len(window)
-    if len(size) != axes or not all(len(part) in (1, axes) for part in (stride, padding, dilation)):
+    wide = _per_axis((stride, padding, dilation), axes)
+    if len(size) != axes or wide is None or not all(step > 0 for step in stride):
         return None
-    if not all(step > 0 for step in stride):
-        return None
-    wide = ([*part] * axes if len(part) == 1 else part for part in (stride, padding, dilation))
-    return [
+    out = [
         (length + 2 * pad - spread * (taps - 1) - 1) // step + 1
         for length, taps, step, pad, spread in zip(size, window, *wide, strict=True)
     ]
+    return out if all(length >= 0 for length in out) else None
+
+
+def _per_axis(parts: Sequence[Sequence[int]], axes: int) -> list[list[int]] | None:
+    """Return of each part a number for each dimension, where one may stand for all."""
+    if not all(len(part) in (1, axes) for part in parts):
+        return None
+    return [[*part] * (axes if len(part) == 1 else 1) for part in parts]
+
+
+def grouped_shape(left: Sequence[int], right: Sequence[int], groups: int) -> list[int] | None:
+    """Return the shape of products in groups: rows, columns or the inner dimension are grouped."""
+    match left, right:
+        case [m, k], [_, same, n] if k == same:
+            return [m, n]
+        case [_, m, k], [same, n] if k == same:
+            return [m, n]
+        case [m, k], [same, n] if k == same and groups:
+            return [groups, m, n]
+        case [b, m, k], [b2, same, n] if b == b2 and k == same:
+            return [b, m, n]
+    return None
+
+
+def _grouped(shapes: Shapes) -> int | None:
+    """Count products in groups, which together have every row (or column) that there is."""
+    match shapes:
+        case [[m, k], [_, same, n], *_] if k == same:
+            return 2 * m * k * n
+        case [[_, m, k], [same, n], *_] if k == same:
+            return 2 * m * k * n
+    return _mm(shapes) or _bmm(shapes)
+
+
+def _mv(shapes: Shapes) -> int | None:
+    match shapes:
+        case [[m, k], [same], *_] if k == same:
+            return 2 * m * k
+        case [[k], [same], *_] if k == same:
+            return 2 * k
+    return None
+
+
+def causal_share(name: str, dims: str | None, inputs: str | None) -> Fraction:
+    """Return which part of the pairs of query and key attention needs: all, or fewer if causal.
+
+    A causal query meets the keys up to its own place, as
+    torch.nn.functional.scaled_dot_product_attention defines it.
+    """
+    place = _CAUSAL.get(name)
+    scalars = [str(value) for value in decoded(inputs)]
+    if place is None or place >= len(scalars) or scalars[place].lower() not in ("true", "1", "2"):
+        return Fraction(1)
+    shapes = [shape for shape in decoded(dims) if _is_shape(shape) and len(shape) == 4]
+    first = int(name.endswith("_backward"))
+    axis = 1 if name in _BY_SEQUENCE else 2
+    if len(shapes) < first + 2:
+        return Fraction(1)
+    queries, keys = shapes[first][axis], shapes[first + 1][axis]
+    seen = min(queries, keys)
+    pairs = seen * (seen + 1) // 2 + max(queries - keys, 0) * keys
+    return Fraction(pairs, queries * keys) if queries * keys else Fraction(1)
 
 
 def _is_true(text: str) -> bool:
@@ -176,6 +287,13 @@ FORMULAS: Final[Mapping[str, Formula]] = {
     "aten::baddbmm": _of_shapes(_bmm, 1),
     "aten::baddbmm_": _of_shapes(_bmm, 1),
     "aten::linear": _of_shapes(_linear),
+    "aten::mv": _of_shapes(_mv),
+    "aten::dot": _of_shapes(_mv),
+    "aten::vdot": _of_shapes(_mv),
+    "aten::addmv": _of_shapes(_mv, 1),
+    "aten::addmv_": _of_shapes(_mv, 1),
+    "aten::_grouped_mm": _of_shapes(_grouped),
+    "aten::_scaled_grouped_mm": _of_shapes(_grouped),
     "aten::convolution": _convolution,
     "aten::_convolution": _convolution,
     "aten::convolution_overrideable": _convolution,

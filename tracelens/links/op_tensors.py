@@ -170,8 +170,8 @@ def tensor(shape: Any, dtype: str | None, step: Any = None) -> Any:
 
 
 def _tensors(shapes: Any, element: str, steps: Any) -> Any:
-    """Return the tensors of a list; long ones are recorded as if they were empty."""
-    if not isinstance(shapes, list) or not shapes or not element:
+    """Return the tensors of a list; lists of more than 30 are recorded as if they were empty."""
+    if not isinstance(shapes, list) or (shapes and not element):
         return _BAD
     known = isinstance(steps, list) and len(steps) == len(shapes)
     each = zip(shapes, steps if known else [None] * len(shapes), strict=True)
