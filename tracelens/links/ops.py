@@ -36,8 +36,8 @@ class TorchOps:
     """PyTorch's ops, nested among themselves.
 
     ``nest`` has, besides what ranges have, `sequence`, `dims`, `types`, `inputs` and `strides` as
-    the table `ops` has them, and `forward`: the row of the op whose gradient an op computes. ``names`` has
-    the text of each `name_id`.
+    the table `ops` has them, and `forward`: the row of the op whose gradient an op computes.
+    ``names`` has the text of each `name_id`.
     """
 
     nest: Nest
