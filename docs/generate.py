@@ -11,19 +11,39 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tracelens import registry, workload
+from tracelens import hardware, registry, workload
 from tracelens.__main__ import tracelens
 from tracelens.tables.build import GPU_WORK, all_tables
 from tracelens.tables.memory_report import MEMORY
 from tracelens.trace.schema import TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from tracelens.tables import Table
     from tracelens.tables.build import Topic
 
 DOCS = Path(__file__).parent
+HARDWARE = """\
+# GPUs and their ceilings
+
+What tracelens holds the work of a GPU against, unless [`tracelens bench
+ceilings`](commands/bench.md) has measured it. The figures are NVIDIA's, of one GPU; a cell is empty
+where nothing is stated, or not for sure. A GPU that is not listed has no ceilings until they are
+measured: nothing is guessed from a similar name. `tracelens list hardware` prints the list.
+
+- Rates are those of matrix products accumulated in fp32 (int8: in int32), by tensor cores where
+  they have the format. On GeForce, fp16 accumulated in fp16 is twice as fast; that rate is known,
+  too, and is no ceiling.
+- They hold at a stated clock. H100 and H200 state 1,830 MHz for the tensor cores (1,980 for fp32,
+  which is what the table has), and may run at up to 1,980; GeForce and workstation boards are taken
+  to exceed the stated clock by a quarter at most. A rate above the data sheet but within that is
+  called so; above it, it is *impossible*: operations, bytes or time were counted wrongly. Bandwidth
+  is allowed 3 %, since it is stated in round numbers.
+- The ridge is the rate over the bandwidth: work of fewer operations per byte is bound by memory.
+- Memory and L2 are in binary units; rates, bandwidth and NVLink (both directions together) in
+  decimal ones.
+"""
 HEAD = "<!-- Written by docs/generate.py: change the code, then run `make docs`. -->\n"
 
 
@@ -83,6 +103,56 @@ def workloads_page() -> Iterator[str]:
             yield f"| `--{one.name.replace('_', '-')}` | {default} | {one.help}{choices} |"
 
 
+def hardware_page() -> Iterator[str]:
+    """Give the lines of the page on the GPUs whose ceilings are known."""
+    yield from HARDWARE.splitlines()
+    known = hardware.devices()
+    formats = list(dict.fromkeys(dtype for one in known for dtype in one.matmul_flops_per_s))
+    heads = ("GPU", "chip", "SMs", "memory", "bandwidth", "L2", "NVLink", "boost")
+    yield from ("", "## Memory and processors", "", _row(heads), _row("---" for _ in heads))
+    for one in known:
+        yield _row(
+            (
+                one.name,
+                f"{one.architecture} {one.capability}",
+                _figure(one.sm_count),
+                _figure(one.memory_bytes, 2**30, " GiB"),
+                _figure(one.bandwidth_bytes_per_s, 1e9, " GB/s"),
+                _figure(one.l2_bytes, 2**20, " MiB"),
+                _figure(one.nvlink_bytes_per_s, 1e9, " GB/s"),
+                _figure(one.boost_hz, 1e6, " MHz"),
+            )
+        )
+    for title, rates in (
+        ("Dense matrix products, TFLOP/s", "matmul_flops_per_s"),
+        ("The same with 2:4 sparsity", "sparse_flops_per_s"),
+    ):
+        yield from ("", f"## {title}", "", _row(("GPU", *formats)))
+        yield _row("---" for _ in ("GPU", *formats))
+        for one in known:
+            if stated := getattr(one, rates):
+                yield _row((one.name, *(_figure(stated.get(dtype), 1e12) for dtype in formats)))
+    yield from ("", "## Ridge points, FLOP per byte", "", _row(("GPU", *formats)))
+    yield _row("---" for _ in ("GPU", *formats))
+    for one in known:
+        if one.matmul_flops_per_s:
+            yield _row((one.name, *(_figure(one.ridge(dtype), digits=4) for dtype in formats)))
+    yield from ("", "## Where the figures are from", "")
+    for source in dict.fromkeys(source for one in known for source in one.sources):
+        of = ", ".join(one.name for one in known if source in one.sources)
+        yield f"- [{source.title}]({source.url}): {of}"
+    yield from ("", "Remarks:", "")
+    yield from (f"- {one.name}: {one.note}" for one in known if one.note)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _figure(value: float | None, unit: float = 1, name: str = "", digits: int = 6) -> str:
+    return "" if value is None else f"{value / unit:.{digits}g}{name}"
+
+
 def _tables(topic: Topic[Any]) -> Iterator[str]:
     for name in all_tables(topic):
         table: Table = registry.load(topic.tables, name)
@@ -127,6 +197,7 @@ def usage_page() -> Iterator[str]:
 
 
 PAGES = {
+    "hardware.md": hardware_page,
     "schema.md": schema_page,
     "tables.md": tables_page,
     "memory-tables.md": memory_tables_page,

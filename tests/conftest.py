@@ -58,6 +58,7 @@ def _a_machine_of_its_own(
     for name in [*TERMINAL, *(name for name in os.environ if name.startswith("TRACELENS_"))]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TRACELENS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("TRACELENS_DATA_DIR", str(tmp_path_factory.mktemp("data")))
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("LINES", "40")
     monkeypatch.setenv("TERM", "dumb")
