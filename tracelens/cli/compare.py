@@ -1,0 +1,242 @@
+"""Compare runs: which is slower per step, by how much more than noise, and what explains it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from tracelens import registry
+from tracelens.cli import _files, _options, _output, _progress
+from tracelens.errors import NothingToShowError, TracelensError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from tracelens.analyses.compare.gate import Judged
+    from tracelens.analyses.compare.side import Side
+    from tracelens.render import Options, Renderer
+    from tracelens.run import Place
+    from tracelens.tables import Report
+    from tracelens.tables.compare.reading import Read
+
+_EPILOG = """
+\b
+Examples:
+  tracelens compare before.sqlite after.sqlite
+  tracelens compare before/ after/ --by phase --by op
+  tracelens compare main=a1/ new=b1/ new=b2/ main=a2/
+  tracelens compare before.sqlite after.sqlite --gate 'total>5%' --gate 'kernel:nvjet>2ms'
+  tracelens compare before.sqlite after.sqlite --format markdown -o comment.md
+"""
+_REGRESSION: Final = 1
+_TOP_OF_TEXT: Final = 10
+_TOP: Final = 20
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("paths", nargs=-1, required=True, metavar="[NAME=]PATH [NAME=]PATH...")
+@click.option(
+    "--by",
+    multiple=True,
+    metavar="phase|family|kernel|range|op|step",
+    help="What to take the runs apart by (again for more, or `all`); kernel unless set.",
+)
+@click.option(
+    "--table",
+    "-t",
+    "tables",
+    multiple=True,
+    metavar="NAME",
+    help="Show this table alone, by its name in JSON (again for more).",
+)
+@click.option(
+    "--gate",
+    "gates",
+    multiple=True,
+    metavar="WHAT>LIMIT",
+    help=(
+        "Exit with status 1 if B exceeds A by more than this, and more than noise: 'total>5%', "
+        "'phase:backward>2ms', 'kernel:NAME>10%', 'memory>64MiB' (again for more)."
+    ),
+)
+@click.option(
+    "--rank",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Only this rank, of folders that hold the recordings of several.",
+)
+@_options.PHASE_RULES
+@_options.TOP
+@_options.FORMAT
+@_options.OUTPUT
+@click.option(
+    "--figure",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw what explains the difference into a .html, .svg or .png.",
+)
+@_options.FORCE
+@_options.NO_CACHE
+def compare(  # noqa: PLR0917 (click passes them by keyword)
+    paths: tuple[str, ...],
+    by: tuple[str, ...],
+    tables: tuple[str, ...],
+    gates: tuple[str, ...],
+    rank: int | None,
+    phase_rules: tuple[str, ...],
+    top: int | None,
+    renderer: str,
+    output: Path | None,
+    figure: Path | None,
+    force: bool,
+    no_cache: bool,
+) -> int:
+    """Compare runs, step by step: the first is the baseline A, each other one B.
+
+    PATH is a recording of any format, or a folder with those of one run. Paths of one NAME are
+    recordings of the same, and count as one run. Exit status 1 tells that a --gate was exceeded.
+    """
+    from tracelens.analyses.compare import gate
+    from tracelens.tables import compare as tables_of
+    from tracelens.tables.compare.shown import TABLES
+
+    chosen: Renderer = registry.load("renderer", renderer)
+    named = [_named(path) for path in paths]
+    asked = _by(by, renderer)
+    wanted = [gate.parsed(text) for text in gates]
+    known = (*TABLES,)
+    if unknown := [name for name in tables if name not in known]:
+        raise UsageError(registry.unknown("table", unknown[0], dict.fromkeys(known)))
+    if len(dict.fromkeys(name or str(path) for name, path in named)) < 2 and len(named) < 2:
+        raise UsageError("Name two runs at least: the baseline, and what to compare with it.")
+    _output.check_figure(figure)
+    for file in (output, figure):
+        _files.check_free(file, [path for _, path in named], force=force)
+    sides = _sides(named, _options.rules("--phases", phase_rules), rank, cache=not no_cache)
+    report = tables_of.report(sides, asked if not tables else tables_of.BY, wanted)
+    outcomes = tables_of.judged(sides, wanted)
+    if figure is not None:
+        _draw(sides, figure)
+    shown = _only(report, _one_table(tables, by, renderer))
+    top = top if top is not None else (_TOP_OF_TEXT if renderer == "text" else _TOP)
+    _output.put(_text(chosen, shown, renderer, _output.options(top, output)), output)
+    _output.say_what_is_missing([report], known, "")
+    return _status(outcomes)
+
+
+def _named(text: str) -> tuple[str, Path]:
+    """Return the name that a run was given, empty without one, and its path."""
+    name, sign, path = text.partition("=")
+    if not sign or not name or Path(text).exists() or "/" in name:
+        return "", Path(text)
+    return name, Path(path)
+
+
+def _by(asked: Sequence[str], renderer: str) -> tuple[str, ...]:
+    from tracelens.tables import compare as tables_of
+
+    if "all" in asked or (not asked and renderer == "json"):
+        return tables_of.BY
+    if unknown := [name for name in asked if name not in tables_of.BY]:
+        raise UsageError(registry.unknown("--by", unknown[0], dict.fromkeys(tables_of.BY)))
+    return tuple(dict.fromkeys(asked)) or tables_of.DEFAULT
+
+
+def _one_table(tables: Sequence[str], by: Sequence[str], renderer: str) -> Sequence[str]:
+    """Return the tables to show alone; CSV holds one."""
+    if tables or renderer != "csv":
+        return tables
+    return [f"compare_{name}" for name in by] or ["compare"]
+
+
+def _only(report: Report, names: Sequence[str]) -> Report:
+    if not names:
+        return report
+    kept = tuple(table for table in report.tables if table.name in names)
+    left_out = {name: why for name, why in report.left_out.items() if name in names}
+    return replace(report, tables=kept, left_out=left_out)
+
+
+def _text(chosen: Renderer, report: Report, renderer: str, options: Options) -> str:
+    if renderer == "markdown" and len(report.tables) > 1:
+        from tracelens.render._comment import render
+
+        return render(report, options)
+    return chosen.render([report], options)
+
+
+def _status(outcomes: Sequence[Judged]) -> int:
+    """Return the exit status: of a regression, and of a gate that nobody can judge, not 0."""
+    if any(one.outcome == "regression" for one in outcomes):
+        return _REGRESSION
+    if unknown := [one for one in outcomes if one.outcome == "not judged"]:
+        raise NothingToShowError(
+            f"--gate {unknown[0].gate.text!r} could not be judged: {unknown[0].why}."
+        )
+    return 0
+
+
+def _sides(
+    named: Sequence[tuple[str, Path]], phases: Mapping[str, str], rank: int | None, *, cache: bool
+) -> list[Side]:
+    """Return the sides in the order in which they were named first."""
+    from tracelens import executors
+    from tracelens.analyses.compare.side import repeated
+    from tracelens.tables.compare.reading import Task, distinct, read, side_of
+
+    places = [_place(path, rank) for _, path in named]
+    files = list(dict.fromkeys(r.path for place in places for r in place.recordings))
+    with _progress.shown("Reading") as progress:
+        answers = executors.each(
+            read,
+            [Task(file, phases, cache) for file in files],
+            done=lambda done, total: progress(f"{total} recordings", done, total),
+        )
+    reads = dict(zip(files, answers, strict=True))
+    labels = distinct([name or path.name or str(path) for name, path in named])
+    turns: dict[str, list[Side]] = {}
+    for (name, _), place, label in zip(named, places, labels, strict=True):
+        mine = dict(_mine(place, reads))
+        turns.setdefault(name or label, []).append(side_of(place, mine, name or label))
+    sides = [repeated(of) for of in turns.values()]
+    if len(sides) < 2:
+        raise UsageError("All runs have one name: name two runs at least.")
+    return sides
+
+
+def _place(path: Path, rank: int | None) -> Place:
+    from tracelens import run
+
+    found = run.found([path])
+    if len(found) > 1:
+        names = ", ".join(str(place.path) for place in found[:3])
+        raise UsageError(f"{path} holds {len(found)} runs ({names}, ...): name one of them.")
+    return found[0] if rank is None else run.only(found[0], rank)
+
+
+def _mine(place: Place, reads: Mapping[Path, object]) -> Iterator[tuple[Path, Read]]:
+    """Give what the recordings of a place were reduced to; raise where one could not be."""
+    from tracelens.executors import Failed
+
+    for recording in place.recordings:
+        answer = reads[recording.path]
+        if isinstance(answer, Failed):
+            if isinstance(answer.error, TracelensError):
+                raise answer.error
+            raise RuntimeError(f"{recording.path.name} could not be read: {answer.text}")  # noqa: TRY004 (no wrong type)
+        yield recording.path, answer  # type: ignore[misc]
+
+
+def _draw(sides: Sequence[Side], figure: Path) -> None:
+    from tracelens.figures.compare import draw
+
+    if len(sides) > 2:
+        raise UsageError(f"--figure draws two runs, and there are {len(sides)}.")
+    baseline, other = sides
+    _files.write_bytes(figure, draw(baseline, other, figure.suffix.removeprefix(".")))
+
+
+COMMAND = compare
