@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Unit = Literal[
     "text", "name", "count", "ns", "bytes", "bytes_per_s", "flops", "flops_per_s", "share", "flag",
-    "change", "more_ns", "more_bytes",
+    "change", "more_ns", "more_bytes", "flops_per_byte",
 ]  # fmt: skip
 """How a value is shown. `name` is a kernel or range name (may be long); `share` is 0..1; `change`,
 `more_ns` and `more_bytes` are differences, as a share or in the unit."""
@@ -49,7 +49,8 @@ class Table:
     """How one analysis is shown.
 
     ``stands_for`` names the reports of NVIDIA's tools that answer the same question; they are
-    accepted in place of the table's own name.
+    accepted in place of the table's own name. ``note_of`` says what else is to be noted, of what
+    was asked.
     """
 
     analysis: str
@@ -57,6 +58,7 @@ class Table:
     columns: tuple[Column, ...]
     note: str
     stands_for: tuple[str, ...] = ()
+    note_of: Callable[[Any], str] | None = None
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,8 @@ def fill_on(of: Of, name: str, topic: Topic[Of]) -> Filled:
     """Run the analysis of a table of any topic; raises NothingToShowError."""
     table: Table = registry.load(topic.tables, name)
     frame = registry.load(topic.analyses, table.analysis)(of)
+    if table.note_of is not None:
+        table = replace(table, note=f"{table.note} {table.note_of(of)}", note_of=None)
     made = filled(name, table, frame)
     return replace(made, table=topic.shown_as(of, made.table)) if topic else made
 
