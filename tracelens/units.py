@@ -26,6 +26,7 @@ LADDERS: Final[dict[str, tuple[tuple[int, str], ...]]] = {
     "bytes_per_s": tuple((1000**i, f" {u}/s") for i, u in enumerate(("B", "kB", "MB", "GB", "TB"))),
     "flops": tuple((1000**i, f" {u}FLOP") for i, u in enumerate(("", "k", "M", "G", "T", "P"))),
     "flops_per_s": tuple((1000**i, f" {u}FLOP/s") for i, u in enumerate(("", "k", "M", "G", "T"))),
+    "flops_per_byte": ((1, ""),),
 }
 """The steps of each unit. Bytes go by 1024 (KiB, MiB, GiB), bytes per second by 1000 (GB/s), and
 floating-point operations, too."""
