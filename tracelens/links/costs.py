@@ -277,9 +277,11 @@ def _grouped(rows: pl.DataFrame) -> pl.DataFrame:
         rows.group_by(_KEY)
         .agg(
             pl.col("causal").any(),
-            pl.col("calls", "gpu_ops", "time_ns", "alike_bytes").sum(),
-            *(pl.when(known[name]).then(pl.col(name).sum()) for name in ("flops", "bytes")),
+            pl.col("calls", "gpu_ops", "time_ns").sum(),
+            pl.col("alike_bytes").cast(pl.Int128).sum(),
+            *(pl.when(known[n]).then(pl.col(n).cast(pl.Int128).sum()) for n in ("flops", "bytes")),
         )
-        .select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
+        .select(pl.col(name).cast(kind, strict=False) for name, kind in SCHEMA.items())
+        .with_columns(pl.col("alike_bytes").fill_null(0))
         .sort("time_ns", "name", "dims", "types", "phase", descending=[True, *[False] * 4])
     )

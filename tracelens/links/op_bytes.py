@@ -281,12 +281,16 @@ def _embedding(call: Call) -> Moved | None:
 
 
 def _embedding_backward(call: Call) -> Moved | None:
-    """Count it: gradient, indices, rows of the weight, all of which are written."""
-    gradient, rows = call.tensor(0), call.numbers(2)
-    if gradient is None or not gradient.shape or not rows or rows[0] < 0:
+    """Count it: gradient, indices, rows of the weight.
+
+    What no index names was filled with zeros by an op of its own before.
+    """
+    gradient, indices, rows = call.tensor(0), call.tensor(1), call.numbers(2)
+    if gradient is None or indices is None or not gradient.shape or not rows or rows[0] < 0:
         return None
-    written = of([rows[0], gradient.shape[-1]], gradient.dtype)
-    return Moved(_sum(call.tensors()), written.bytes, gradient.elements)
+    touched = min(indices.elements, rows[0])
+    written = of([touched, gradient.shape[-1]], gradient.dtype)
+    return Moved(gradient.bytes + indices.bytes, written.bytes, gradient.elements)
 
 
 def _index_select(call: Call) -> Moved | None:
@@ -364,11 +368,14 @@ def _nll(call: Call) -> Moved | None:
 
 
 def _nll_backward(call: Call) -> Moved | None:
-    """Count it: gradient, log-probabilities, targets; all of the gradient is written."""
+    """Count it: gradient, log-probabilities, targets; one of a row is written.
+
+    The rest of the gradient was filled with zeros by an op of its own before.
+    """
     first, target = call.tensor(1), call.tensor(2)
     if first is None or target is None:
         return None
-    return Moved(target.bytes, of(first.shape, first.dtype).bytes, target.elements)
+    return Moved(target.bytes, of(target.shape, first.dtype).bytes, target.elements)
 
 
 def _joined(call: Call) -> Moved | None:

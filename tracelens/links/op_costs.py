@@ -22,7 +22,8 @@ FORMATS: Final = {
 }  # fmt: skip
 """PyTorch's type -> the number format that ceilings of matrix products are listed under."""
 
-_MOST: Final = 2**63
+_MOST: Final = 2**53
+"""More than any GPU computes or moves in one call of some seconds; a number that big is wrong."""
 _TRITON: Final = re.compile(r"triton_(?:poi|red|per)_fused_")
 _PARTLY: Final = re.compile(r"embedding|gather|scatter|index|slice|select|split|nll_loss|roll")
 """What Triton kernels do that may not touch all of the tensors that they were given."""
@@ -85,6 +86,7 @@ def op_cost(
     size = moves.bytes if moves is not None and moves.bytes < _MOST else None
     if name in FORMULAS:
         counted = flops(name, dims, inputs)
+        counted = counted if counted is not None and counted < _MOST else None
         share = causal_share(name, dims, inputs)
         if counted is None and size is None:
             return None
