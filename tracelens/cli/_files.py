@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tracelens.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+_OURS: Final = (".csv", ".md", ".svg", ".tex")
 
 
 def recordings(paths: Iterable[Path]) -> list[Path]:
@@ -50,6 +53,53 @@ def check_free(output: Path | None, inputs: Iterable[Path], *, force: bool) -> N
         raise UsageError(
             f"There is no folder {output.absolute().parent} to write {output.name} to."
         )
+
+
+def check_folder_free(folder: Path, inputs: Iterable[Path], *, force: bool) -> None:
+    """Refuse, before any work is done, to write into a folder that holds what is not ours.
+
+    A folder that holds anything is replaced with ``force`` alone, and only if no input lies in it
+    and nothing in it is of another kind than what is written here.
+    """
+    if not folder.absolute().parent.is_dir():
+        raise UsageError(
+            f"There is no folder {folder.absolute().parent} to write {folder.name} to."
+        )
+    if not os.path.lexists(folder):
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        raise UsageError(f"{folder} is no folder: name another one.")
+    inside = [path for path in folder.rglob("*") if not path.is_dir()]
+    if not inside:
+        return
+    if not force:
+        raise UsageError(f"{folder} holds files already; --force replaces it.")
+    strange = [path for path in inside if path.suffix not in _OURS]
+    if strange or any(path.resolve().is_relative_to(folder.resolve()) for path in inputs):
+        what = strange[0].relative_to(folder) if strange else "a recording"
+        raise UsageError(f"{folder} holds {what}, which --force does not remove: name another one.")
+
+
+def write_folder(folder: Path, files: Mapping[str, str]) -> None:
+    """Write files into a folder of their own, whole or not at all; what it held goes."""
+    beside: Path | None = None
+    try:
+        beside = Path(
+            tempfile.mkdtemp(prefix=f".{folder.name[:100]}-", dir=folder.absolute().parent)
+        )
+        draft = beside / "new"
+        for name, text in files.items():
+            file = draft / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(text.encode("utf-8", "surrogateescape"))
+        if folder.exists():
+            folder.rename(beside / "old")
+        draft.rename(folder)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    finally:
+        if beside is not None:
+            shutil.rmtree(beside, ignore_errors=True)
 
 
 def write(output: Path, text: str) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tracelens.render._shape import Shown, Strip
-    from tracelens.tables import Report
+    from tracelens.tables import Filled, Report
 
 PREAMBLE: Final = (
     "% Needs \\usepackage{booktabs}, and \\usepackage[utf8]{inputenc} in a LaTeX before 2018."
@@ -90,6 +90,11 @@ def render(reports: Sequence[Report], options: Options) -> str:
             for filled in with_rows(report)
         )
     return "\n\n".join(blocks) + "\n"
+
+
+def alone(filled: Filled, top: int | None) -> str:
+    """Return one table as a float, to be put into a paper."""
+    return f"{PREAMBLE}\n{_float(fit(shown(filled, top), _WIDTH, _GAP), '')}\n"
 
 
 def _comments(report: Report) -> str:

@@ -28,7 +28,7 @@ def render(reports: Sequence[Report], options: Options) -> str:
     blocks: list[str] = []
     for report in reports:
         if len(reports) > 1:
-            blocks.append(f"## {_code(path_of(report))}")
+            blocks.append(f"## {code(path_of(report))}")
         blocks += _report(report, options.top)
     return "\n\n".join(blocks) + "\n"
 
@@ -72,7 +72,7 @@ def grid(table: Shown) -> Iterator[str]:
 
 def _column(strip: Strip) -> list[str]:
     """Return the heading, the rule and the cells of one column, all equally wide."""
-    texts = [_code(cell) if strip.is_name else plain(cell) for cell in strip.cells]
+    texts = [code(cell) if strip.is_name else plain(cell) for cell in strip.cells]
     texts.insert(0, plain(strip.heading))
     width = max(3, *map(cells, texts))
     texts = [pad(text, width, right=strip.is_number) for text in texts]
@@ -90,8 +90,8 @@ def plain(text: str) -> str:
     return _LINKED.sub(rf"\g<0>{_APART}", _SPECIAL.sub(r"\\\g<0>", one_line(text)))
 
 
-def _code(text: str) -> str:
-    r"""Return a name as a code span, in which nothing but ``|`` needs a backslash in a table."""
+def code(text: str) -> str:
+    r"""Return a name as a code span; in a table ``|`` needs a backslash, which it gets."""
     if not text:
         return ""
     fence = "`" * (1 + max(map(len, _TICKS.findall(text)), default=0))
