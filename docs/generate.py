@@ -33,8 +33,8 @@ where nothing is stated, or not for sure. A GPU that is not listed has no ceilin
 measured: nothing is guessed from a similar name. `tracelens list hardware` prints the list.
 
 - Rates are those of matrix products accumulated in fp32 (int8: in int32), by tensor cores where
-  they have the format. On GeForce, fp16 accumulated in fp16 is twice as fast; that rate is known,
-  too, and is no ceiling.
+  they have the format. On GeForce, fp16 and fp8 accumulated in fp16 are twice as fast (torch does
+  so on request); those rates are known, too, and are no ceilings.
 - They hold at a stated clock. H100 and H200 state 1,830 MHz for the tensor cores (1,980 for fp32,
   which is what the table has), and may run at up to 1,980; GeForce and workstation boards are taken
   to exceed the stated clock by a quarter at most. A rate above the data sheet but within that is

@@ -20,42 +20,6 @@ works = st.builds(
 )
 
 
-@pytest.mark.parametrize(
-    ("said", "known"),
-    [
-        ("NVIDIA H200", "H200"),
-        ("NVIDIA H100 80GB HBM3", "H100 SXM"),
-        ("NVIDIA H100 PCIe", "H100 PCIe"),
-        ("NVIDIA A100-SXM4-40GB", "A100 SXM 40 GB"),
-        ("NVIDIA A100 80GB PCIe", "A100 PCIe 80 GB"),
-        ("Tesla V100-SXM2-16GB", "V100 SXM2 16 GB"),
-        ("Tesla T4", "T4"),
-        ("NVIDIA L4", "L4"),
-        ("NVIDIA L40S", "L40S"),
-        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
-    ],
-)
-def test_a_gpu_is_known_by_the_name_the_driver_gives_it(said: str, known: str) -> None:
-    found = hardware.device(said)
-
-    assert found is not None
-    assert found.name == known
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        "NVIDIA GeForce RTX 4090 D",
-        "NVIDIA GeForce RTX 4090 Laptop GPU",
-        "NVIDIA A1000",
-        "H2000",
-    ],
-)
-def test_a_gpu_that_is_not_listed_has_no_ceilings(name: str) -> None:
-    assert hardware.device(name) is None
-
-
 def test_a_large_product_is_bound_by_arithmetic_and_a_copy_by_memory() -> None:
     assert H200 is not None
     product = Work("matmul", flops=2 * 8192**3, bytes=3 * 8192**2 * 2, dtype="bf16")

@@ -153,6 +153,7 @@ def cost(request: Request, machine: Machine) -> dict[str, Any]:
         "bounds": bounds,
         "bound_of": held.title if held else None,
         "bound_by": held.origin if held else None,
+        "bound_caveats": list(held.caveats) if held else [],
     }
 
 

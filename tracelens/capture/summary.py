@@ -107,7 +107,7 @@ def _bound(manifest: Manifest) -> str:
     )
     if took:
         text += f": the step reaches {seconds * 1e9 / took:.0%} of it"
-    return text
+    return " ".join([text, *(f"({caveat})" for caveat in manifest.cost.get("bound_caveats", ()))])
 
 
 def _bound_of(cost: dict[str, Any]) -> str:

@@ -114,7 +114,7 @@ def folder() -> Path:
 
 def place(device: str) -> Path:
     """Return where the user's own file of a GPU is, or would be."""
-    plain = re.sub(r"[^A-Za-z0-9]+", "-", device).strip("-")[:60]
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", device).strip("-")[:60] or "unnamed"
     if plain.replace("-", " ") != device:  # two GPUs may have names that differ in what is lost
         plain += "-" + hashlib.blake2b(device.encode("utf-8", "replace"), digest_size=4).hexdigest()
     return folder() / "ceilings" / f"{plain}.json"

@@ -52,7 +52,8 @@ class Device:
         vector_flops_per_s: fp32 rate outside of the tensor cores.
         bandwidth_bytes_per_s: of its memory.
         sparse_flops_per_s: the same formats with 2:4 sparsity, where there is any.
-        fp16_acc16_flops_per_s: fp16 products accumulated in fp16, where that is faster.
+        acc16_flops_per_s: dense products accumulated in fp16 instead of fp32, where that is
+            faster; torch does so for fp16 if it is allowed to, and for fp8 by fast accumulation.
         architecture: `Hopper`.
         capability: compute capability, `9.0`.
         sm_count: streaming multiprocessors.
@@ -71,7 +72,7 @@ class Device:
     vector_flops_per_s: float | None
     bandwidth_bytes_per_s: float
     sparse_flops_per_s: Mapping[str, float] = field(default_factory=dict)
-    fp16_acc16_flops_per_s: float | None = None
+    acc16_flops_per_s: Mapping[str, float] = field(default_factory=dict)
     architecture: str = ""
     capability: str = ""
     sm_count: int | None = None
@@ -95,16 +96,15 @@ class Device:
     def limit(self, name: str) -> float | None:
         """Return what no program can exceed, which may be somewhat above what is stated.
 
-        Stated rates hold at a stated clock that boards may exceed, bandwidths are rounded, and
-        fp16 may be accumulated in fp16.
+        Stated rates hold at a stated clock that boards may exceed, figures are rounded, and fp16
+        and fp8 may be accumulated in fp16.
         """
         rate = self.rate(name)
         if rate is None:
             return None
         if name == BANDWIDTH:
             return rate * _ROUNDED_BANDWIDTH
-        if name == f"{MATMUL}fp16":
-            rate = max(rate, self.fp16_acc16_flops_per_s or 0.0)
+        rate = max(rate, self.acc16_flops_per_s.get(name.removeprefix(MATMUL), 0.0))
         return rate * self.clock_headroom * _ROUNDED_RATE
 
     def ridge(self, dtype: str) -> float | None:
@@ -136,8 +136,7 @@ def _known() -> tuple[tuple[re.Pattern[str], Device], ...]:
 
 def _device(stated: Mapping[str, Any], sources: Mapping[str, Source]) -> Device:
     dense = _times(stated.get("dense", {}), _TERA)
-    fp16_acc16, nvlink = stated.get("fp16_acc16"), stated.get("nvlink_gb_per_s")
-    boost_mhz = stated.get("boost_mhz")
+    nvlink, boost_mhz = stated.get("nvlink_gb_per_s"), stated.get("boost_mhz")
     l2_mib = stated.get("l2_mib")
     return Device(
         name=stated["name"],
@@ -145,7 +144,7 @@ def _device(stated: Mapping[str, Any], sources: Mapping[str, Source]) -> Device:
         vector_flops_per_s=dense.get("fp32"),
         bandwidth_bytes_per_s=stated["bandwidth_gb_per_s"] * _GIGA,
         sparse_flops_per_s=_times(stated.get("sparse", {}), _TERA),
-        fp16_acc16_flops_per_s=fp16_acc16 * _TERA if fp16_acc16 else None,
+        acc16_flops_per_s=_times(stated.get("acc16", {}), _TERA),
         architecture=stated["architecture"],
         capability=stated["capability"],
         sm_count=stated["sm_count"],
