@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 WORK, IDLE, REST = "GPU work", "idle", "rest"
 SPLIT: Final = ("slower_ns", "calls_ns", "replaced_ns", "hidden_ns", "idle_ns")
+_TOO_SMALL: Final = 100
 SCHEMA: Final[dict[str, PolarsDataType]] = {
     "part": pl.String,
     "phase": pl.String,
@@ -102,10 +103,12 @@ def explained(a: Side, b: Side) -> pl.DataFrame:
     """Return the parts as a frame: `SCHEMA`, the largest difference first.
 
     `difference_ns` adds up to the rounded difference of the step times, and the columns `SPLIT` of
-    each row to its difference. `share` is of the whole difference; null where that is 0.
+    each row to its difference. `share` is of the whole difference; null where the parts cancel
+    out, so that it is but a hundredth of what they add up to without their signs.
     """
     found = parts(a, b)
     total = whole(b) - whole(a)
+    is_whole = abs(total) * _TOO_SMALL > sum(abs(p.difference) for p in found)
     rounded = apportioned([p.difference for p in found])
     rows = [
         (
@@ -115,7 +118,7 @@ def explained(a: Side, b: Side) -> pl.DataFrame:
             float(p.a),
             float(p.b),
             difference,
-            float(p.difference / total) if total else None,
+            float(p.difference / total) if is_whole else None,
             *apportioned(p.split, difference),
             p.verdict,
         )

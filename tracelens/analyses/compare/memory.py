@@ -53,12 +53,8 @@ def held(a: Side, b: Side) -> pl.DataFrame:
     mine, other = (
         _placed(memory.held).group_by(key).agg(pl.col("bytes").sum()) for memory in _both(a, b)
     )
-    return (
-        _side_by_side(mine, other, key)
-        .with_columns(pl.col("a_bytes", "b_bytes").fill_null(0))
-        .with_columns(difference_bytes=pl.col("b_bytes") - pl.col("a_bytes"))
-        .sort(pl.col("difference_bytes").abs(), *key, descending=[True, False, False, False])
-    )
+    both = _side_by_side(mine, other, key, absent=0)
+    return both.sort(pl.col("difference_bytes").abs(), *key, descending=[True, *[False] * 3])
 
 
 def highest(side: Side, column: str = "peak_active_bytes") -> int | None:
@@ -98,10 +94,14 @@ def _placed(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(device=(pl.col("device").rank("dense") - 1).cast(pl.Int32))
 
 
-def _side_by_side(mine: pl.DataFrame, other: pl.DataFrame, key: list[str]) -> pl.DataFrame:
+def _side_by_side(
+    mine: pl.DataFrame, other: pl.DataFrame, key: list[str], absent: int | None = None
+) -> pl.DataFrame:
     both = mine.rename({"bytes": "a_bytes"}).join(
         other.rename({"bytes": "b_bytes"}), on=key, how="full", coalesce=True, nulls_equal=True
     )
+    if absent is not None:
+        both = both.with_columns(pl.col("a_bytes", "b_bytes").fill_null(absent))
     difference = pl.col("b_bytes") - pl.col("a_bytes")
     change = pl.when(pl.col("a_bytes") != 0).then(difference / pl.col("a_bytes"))
     return both.with_columns(difference_bytes=difference, change=change).sort(key)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from tracelens import units
 from tracelens.analyses.compare.counted import left_out
 from tracelens.analyses.compare.side import (
     HELD,
@@ -397,13 +398,13 @@ def _caveats(linked: Linked, windows: pl.DataFrame) -> tuple[str, ...]:
     """Return what limits a comparison with this recording."""
     said = [c.text for c in linked.trace.caveats if c.kind in ("lost", "damaged")]
     if linked.steps.is_empty():
-        return (*said, "marks no steps: it is compared as a whole, and its noise is not known")
+        return (*said, "marks no steps: it is one sample, from its first to its last GPU work")
     outside = linked.ops.height - _with_step(linked, windows).height
     if outside:
-        share = outside / linked.ops.height
+        share = units.share(outside / linked.ops.height)
         said.append(
-            f"{outside:,} of {linked.ops.height:,} GPU ops ({share:.0%}) were launched outside of "
-            "all steps and are not compared"
+            f"{outside:,} of {linked.ops.height:,} GPU ops ({share}) were launched outside of all "
+            "steps and are not compared"
         )
     return tuple(said)
 

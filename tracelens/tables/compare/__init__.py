@@ -114,6 +114,8 @@ def _pair(a: Side, b: Side, by: Sequence[str], gates: Sequence[Gate]) -> Report:
     if gates:
         made["compare_gates"] = lambda: _gates(gate.judged(gates, a, b))
     tables, left_out = _filled({name: made[name] for name in TABLES if name in made})
+    if not (a.is_stepped and b.is_stepped):
+        tables = tuple(map(_unstepped, tables))
     total = float(explain.whole(b) - explain.whole(a))
     said = words.explanation(explained, total)
     return Report(
@@ -169,6 +171,15 @@ def _filled(
             left_out[name] = _why_empty(name)
         tables.append(build.filled(name, TABLES[name], frame))
     return tuple(tables), left_out
+
+
+def _unstepped(filled: Filled) -> Filled:
+    """Return a table that speaks of recordings instead of steps."""
+    table = filled.table
+    note = table.note.replace("those of a step", "those of the recording")
+    note = note.replace("inside the steps", "in the recording").replace("recorded steps", "time")
+    title = {"compare": "In all"}.get(filled.name, table.title)
+    return replace(filled, table=replace(table, title=title, note=note))
 
 
 def _made(a: Side, b: Side, by: Sequence[str]) -> dict[str, Callable[[], pl.DataFrame]]:

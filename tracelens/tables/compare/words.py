@@ -57,7 +57,7 @@ def verdict(a: Side, b: Side) -> str:
             return f"Not known whether they differ: {said} ({change}); the noise is not known"
         count = f"{len(mine)} and {len(other)} steps"
         return f"Not enough steps to tell: {said} ({change}), of {count}"
-    return f"No difference: {said} ({change}, {interval(found, mean_a)})"
+    return f"No difference above the noise: {said} ({change}, {interval(found, mean_a)})"
 
 
 def memory_verdict(a: Side, b: Side) -> str:
@@ -114,7 +114,7 @@ def side(mark: str, of: Side) -> str:
     """Return a line on one side: what, recorded by whom, where, and which steps count."""
     parts = [f"{mark}: {of.label}", of.producer or of.format, *named_gpus(of.gpus)]
     if not of.gpus:
-        parts.append("no GPU known" if of.has_gpu_work else "CPU")
+        parts.append("GPU not recorded" if of.has_gpu_work else "CPU")
     if of.is_stepped:
         count, out = len(of.counted), of.steps.height - len(of.counted)
         steps = f"{count} step{'s' * (count != 1)}"
@@ -145,7 +145,8 @@ def caveats(a: Side, b: Side) -> Iterator[str]:
         one, two = (" and ".join(named_gpus(s.gpus)) for s in (a, b))
         yield f"The GPUs differ: A ran on {one}, B on {two}. What differs may be the GPU."
     if a.lanes != b.lanes:
-        yield f"A has {a.lanes} GPU{'s' * (a.lanes != 1)}, B {b.lanes}: means over GPUs are compared."
+        count = f"{a.lanes} GPU{'s' * (a.lanes != 1)}"
+        yield f"A has {count}, B {b.lanes}: means over GPUs are compared."
     one, two = (s.format.partition("-")[0] for s in (a, b))
     if one != two:
         yield (
@@ -154,15 +155,16 @@ def caveats(a: Side, b: Side) -> Iterator[str]:
         )
     if a.is_stepped != b.is_stepped:
         yield "One run marks its steps and the other does not: totals are not of the same thing."
-    for mark, of in (("A", a), ("B", b)):
-        for text in of.caveats:
-            yield f"{mark}: {text}"
-        mine = measures.of(a, b, "total")
-        if mine and noise.is_dependent(mine[0] if mark == "A" else mine[1]):
-            found = noise.autocorrelation(mine[0] if mark == "A" else mine[1]) or 0.0
+    both = [text for text in a.caveats if text in b.caveats]
+    yield from (f"A and B: {text}" for text in both)
+    for mark, of, place in (("A", a, 0), ("B", b, 1)):
+        yield from (f"{mark}: {text}" for text in of.caveats if text not in both)
+        pair = measures.of(a, b, "total")
+        if pair and noise.is_dependent(pair[place]):
             yield (
-                f"{mark}: each step is like the one before (autocorrelation {found:.1f}): the run "
-                "drifts, and intervals are too narrow."
+                f"{mark}: each step is like the one before (autocorrelation "
+                f"{noise.autocorrelation(pair[place]):.1f}): the run drifts, and intervals are too "
+                "narrow."
             )
     if why := memory.why_unlike(a, b):
         yield why[0].upper() + why[1:] + "."
