@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from tracelens.bench.job import Line
     from tracelens.hardware.measured import Result
 
-_QUICK_S: Final = 240.0
-_LONG_S: Final = 1200.0
+CHILD: Final = ("-m", "tracelens.bench.child")
+QUICK_S: Final = 240.0
+LONG_S: Final = 1200.0
+"""How long a process may take; what it has not come to by then is not measured."""
+
 _DEATHS: Final = 5
 
 
@@ -65,7 +68,7 @@ def measure(
     made = datetime.now().astimezone().isoformat(timespec="seconds")
     heard = _Heard()
     asked = Job(device=device, quick=quick)
-    limit_s = _QUICK_S if quick else _LONG_S
+    limit_s = QUICK_S if quick else LONG_S
     for _ in range(_DEATHS):
         _listen(replace(asked, skip=heard.passed), heard, say, limit_s)
         if heard.over:
@@ -97,7 +100,7 @@ def _listen(asked: Job, heard: _Heard, say: Callable[[str], None], limit_s: floa
     Raises:
         CaptureError: it died before it came to measure.
     """
-    command = [sys.executable, "-m", "tracelens.bench.child", job.encode(asked)]
+    command = [sys.executable, *CHILD, job.encode(asked)]
     with tempfile.TemporaryFile() as chatter:
         process = subprocess.Popen(  # noqa: S603 (our own program)
             command,

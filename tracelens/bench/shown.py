@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
@@ -41,7 +42,7 @@ _KNOWN: Final = Table(
     "Ceilings",
     (
         Column("name", "ceiling", "text"),
-        Column("size", "size", "text", optional=True),
+        Column("size", "size", "text"),
         Column("rate", "at most", "text"),
         Column("stated_share", "of data sheet", "share"),
         Column("ridge_flops_per_byte", "FLOP/B at the ridge", "count"),
@@ -55,6 +56,8 @@ _KNOWN: Final = Table(
     "operations per byte than the ridge is bound by memory.",
 )
 
+_NOTHING: Final = {"size": ""}
+
 
 def measured(found: Measured, path: Path | None) -> Report:
     """Return what was measured: the best of each thing, collectives in every size."""
@@ -64,7 +67,7 @@ def measured(found: Measured, path: Path | None) -> Report:
         f"{found.said[:1].upper()}{found.said[1:]}{', quick' if found.quick else ''}",
         found.device,
         path,
-        Filled("ceilings", _MEASURED, _frame(_MEASURED, rows)),
+        _filled("ceilings", _MEASURED, rows),
         warnings=(*_unsettled(found), *(f"{one.name}: {one.why}" for one in found.failed)),
     )
 
@@ -106,7 +109,7 @@ def known(of: Ceilings) -> Report:
         f"{of.name}: {about}",
         of.name,
         None,
-        Filled("known", _KNOWN, _frame(_KNOWN, shown)),
+        _filled("known", _KNOWN, shown),
         warnings=of.caveats,
         trust=tuple(said),
     )
@@ -204,8 +207,20 @@ def _frame(table: Table, rows: list[dict[str, Any]]) -> pl.DataFrame:
         for column in table.columns
     }
     return pl.DataFrame(
-        [{name: row.get(name) for name in schema} for row in rows], schema=schema, orient="row"
+        [{name: row.get(name, _NOTHING.get(name)) for name in schema} for row in rows],
+        schema=schema,
+        orient="row",
     )
+
+
+def _filled(name: str, table: Table, rows: list[dict[str, Any]]) -> Filled:
+    """Return the table with its rows; sizes are not shown where there are none."""
+    sized = any(row.get("size") for row in rows)
+    columns = tuple(
+        replace(column, shown=column.shown and (sized or column.name != "size"))
+        for column in table.columns
+    )
+    return Filled(name, replace(table, columns=columns), _frame(table, rows))
 
 
 def _report(
