@@ -284,8 +284,8 @@ def test_findings_are_those_of_the_rules(path: Path) -> None:
 
 
 WRONG: dict[str, tuple[type[errors.TracelensError], Callable[[Recording], Any]]] = {
-    "Did you mean kernels": (errors.UsageError, lambda run: run.kernals),
-    "no table named": (errors.UsageError, lambda run: run.table("kernals")),
+    "Did you mean kernels": (errors.UsageError, lambda run: run.kernelz),
+    "no table named": (errors.UsageError, lambda run: run.table("kernelz")),
     "no name": (errors.UsageError, lambda run: run.table(3)),  # type: ignore[arg-type]
     "'all' is no int": (errors.UsageError, lambda run: run.cut(step="all")),  # type: ignore[arg-type]
     "There is no step 9": (errors.UsageError, lambda run: run.cut(step=9).kernels()),
@@ -316,7 +316,7 @@ def test_what_goes_wrong_is_an_error_of_ours(path: Path, says: str) -> None:
 def test_python_may_ask_for_attributes_that_are_not_there(path: Path) -> None:
     recording = tracelens.open(path)
 
-    assert not hasattr(recording, "kernals")
+    assert not hasattr(recording, "kernelz")
     assert getattr(recording, "_ipython_canary_method_should_not_exist_", None) is None
 
 

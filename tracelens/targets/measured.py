@@ -1,0 +1,445 @@
+"""What was measured: runs that were captured, recordings, and rows of benchmark results."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from tracelens import hardware, run
+from tracelens.errors import NothingToShowError, UnreadableError
+from tracelens.readers.open import open_trace
+from tracelens.targets.file import Needs
+from tracelens.targets.quantities import METRICS, Quantity, measured
+from tracelens.workload import Work  # noqa: TC001 (msgspec reads the annotations)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from tracelens.links.linked import Linked
+    from tracelens.targets.file import Target
+    from tracelens.targets.quantities import Dimension
+
+_TIMER: Final = "timer"
+_TIMES: Final = ("step_time", "latency")
+_LARGEST_BYTES: Final = 256 << 20
+_HEAD_BYTES: Final = 1 << 16
+_ROWS: Final = re.compile(rb'\A\s*[\[{].*"(?:metric|rows)"\s*:', re.DOTALL)
+_EVENTS: Final = re.compile(rb'"(?:traceEvents|ph)"\s*:')
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One measured value, in the base unit of its dimension.
+
+    Attributes:
+        value: the median, where there are several samples.
+        dimension: what kind of quantity it is.
+        low: where the 95 % confidence interval begins; None: not known.
+        high: where it ends.
+        n: how many samples.
+        how: where the number is from, in a few words.
+    """
+
+    value: float
+    dimension: Dimension
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    how: str = ""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A configuration that was measured.
+
+    Attributes:
+        name: what it is called: the run's folder, the recording, the row's name.
+        gpu: what CUDA calls the GPU; None: not known.
+        config: its options by name, `workload` among them.
+        readings: metric -> what was measured.
+        needs: what a step takes by formula.
+        recording: what can be asked for what no reading holds.
+    """
+
+    name: str
+    gpu: str | None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+    needs: Needs | None = None
+    recording: Recording | None = None
+
+    def read(self, target: Target) -> Reading | None:
+        """Return what was measured of a target's metric; None: nothing."""
+        if target.metric in self.readings:
+            return self.readings[target.metric]
+        return self.recording.read(target) if self.recording else None
+
+
+class Recording:
+    """A recording, read when it is first asked."""
+
+    def __init__(self, trace: Path | None, snapshot: Path | None, *, cache: bool) -> None:
+        self._trace = trace
+        self._snapshot = snapshot
+        self._cache = cache
+
+    @cached_property
+    def linked(self) -> Linked | None:
+        """The recording with its GPU work attributed; None: it holds memory alone."""
+        from tracelens.links.linked import link
+
+        if self._trace is None:
+            return None
+        return link(open_trace(self._trace, cache=self._cache))
+
+    @property
+    def gpu(self) -> str | None:
+        """The name of the GPU that did the work, where it is one kind."""
+        from tracelens.tables.trust import gpus
+
+        names = gpus(self.linked) if self.linked and self.linked.ops.height else {}
+        return next(iter(names)) if len(names) == 1 else None
+
+    def read(self, target: Target) -> Reading | None:
+        """Return what the recording says of a metric; None: nothing."""
+        try:
+            if target.metric == "peak_memory":
+                return self._peak()
+            ask = _OF_WORK.get(target.metric)
+            return ask(self.linked, target) if ask and self.linked else None
+        except NothingToShowError:
+            return None
+
+    def _peak(self) -> Reading | None:
+        from tracelens.analyses.memory.devices import devices
+        from tracelens.links.memory import remember
+
+        source = self._snapshot or self._trace
+        if source is None:
+            return None
+        peaks = devices(remember(open_trace(source, cache=self._cache)))["peak_active_bytes"]
+        return Reading(int(peaks.max()), "bytes", how=f"events of {source.name}")  # type: ignore[arg-type]
+
+
+def found(paths: Iterable[Path], *, cache: bool = True) -> list[Measured]:
+    """Return what was measured: Run folders, recordings, and JSON files of rows.
+
+    Raises:
+        UnreadableError: a path holds none of these.
+    """
+    measurements: list[Measured] = []
+    for path in paths:
+        if _are_rows(path):
+            measurements += rows(path)
+            continue
+        for place in run.found([path]):
+            measurements += _of_place(place, cache=cache)
+    return measurements
+
+
+def _are_rows(path: Path) -> bool:
+    """Tell whether a file holds rows of results: it may be a trace, which is JSON, too."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError:
+        return False  # a folder, or what opening it will tell
+    return bool(_ROWS.search(head)) and not _EVENTS.search(head)
+
+
+def _of_place(place: run.Place, *, cache: bool) -> list[Measured]:
+    known = {one.path: run.peek(one.path) for one in place.recordings}
+    whole, _ = run.as_run(place, known)
+    manifest = _manifest(place.path / run.MANIFEST) if place.declared else None
+    if whole is not None:
+        first = whole.ranks[0]
+        pairs: list[tuple[Path, Path | None, Path | None]] = [
+            (whole.path, first.trace, first.snapshot)
+        ]
+    else:
+        pairs = [
+            (path, None if one.is_snapshot else path, path if one.is_snapshot else None)
+            for path, one in known.items()
+        ]
+    recordings = [(at, Recording(trace, snapshot, cache=cache)) for at, trace, snapshot in pairs]
+    if manifest is not None:
+        return [_of_run(place.path, manifest, recordings[0][1])]
+    return [Measured(at.absolute().name, one.gpu, recording=one) for at, one in recordings]
+
+
+class _Pass(msgspec.Struct):
+    recorder: str
+    state: str = ""
+    steps_ns: list[int] = []
+    peak_bytes: int | None = None
+
+
+class _Gpu(msgspec.Struct):
+    name: str
+
+
+class _Machine(msgspec.Struct):
+    gpus: list[_Gpu] = []
+
+
+class _Cost(msgspec.Struct):
+    items: int = 0
+    unit: str = ""
+    memory_bytes: int = 0
+    phases: dict[str, list[Work]] = {}
+
+
+class _Manifest(msgspec.Struct):
+    """What is needed of run.json, which `capture` writes."""
+
+    name: str
+    workload: str | None
+    options: dict[str, Any]
+    device: str = "cuda"
+    cost: _Cost = msgspec.field(default_factory=_Cost)
+    machine: _Machine = msgspec.field(default_factory=_Machine)
+    passes: list[_Pass] = []
+
+
+class _Wall(msgspec.Struct):
+    median_low_ns: float
+    median_high_ns: float
+
+
+class _Timer(msgspec.Struct):
+    wall: _Wall
+
+
+def _manifest(file: Path) -> _Manifest | None:
+    """Return what run.json says; None if it is not of a capture."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=_Manifest)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def _of_run(folder: Path, said: _Manifest, recording: Recording) -> Measured:
+    parts = tuple(part for phase in said.cost.phases.values() for part in phase)
+    by = f"by the formulas of {said.name}"
+    needs = Needs(parts, said.cost.items, said.cost.memory_bytes, by) if parts else None
+    gpu = said.machine.gpus[0].name if said.machine.gpus and said.device == "cuda" else None
+    readings: dict[str, Reading] = {}
+    if step := _step(folder, said.passes):
+        readings |= dict.fromkeys(_TIMES, step) | _rates(step, said.cost, needs, gpu)
+    peaks = [one.peak_bytes for one in said.passes if one.peak_bytes is not None]
+    if peaks:
+        readings["peak_memory"] = Reading(max(peaks), "bytes", how="torch's allocator")
+    config = {**said.options, "workload": said.workload} if said.workload else {}
+    return Measured(folder.absolute().name, gpu, config, readings, needs, recording)
+
+
+def _step(folder: Path, passes: Sequence[_Pass]) -> Reading | None:
+    """Return the time of a step: without a profiler if it was timed so."""
+    timed = sorted((p for p in passes if p.steps_ns), key=lambda p: p.recorder != _TIMER)
+    if not timed:
+        return None
+    steps = timed[0].steps_ns
+    low = high = None
+    how = f"steps under {timed[0].recorder}"
+    if timed[0].recorder == _TIMER:
+        how = "steps without a profiler"
+        try:
+            wall = msgspec.json.decode((folder / "timer.json").read_bytes(), type=_Timer).wall
+            low, high = wall.median_low_ns, wall.median_high_ns
+        except (OSError, msgspec.MsgspecError):
+            pass  # of several ranks there are several files, and none of the slowest
+    return Reading(median(steps), "time", low, high, len(steps), how)
+
+
+def _rates(step: Reading, cost: _Cost, needs: Needs | None, gpu: str | None) -> dict[str, Reading]:
+    """Return what follows from the time of a step and the formulas."""
+    rates: dict[str, Reading] = {}
+    if needs is None or step.value <= 0:
+        return rates
+    if cost.items:
+        rates["items_per_s"] = _per_s(cost.items, step, "rate")
+    if cost.items and cost.unit == "tokens":
+        rates["tokens_per_s"] = rates["items_per_s"]
+    flops = sum(part.flops for part in needs.parts if part.matmul)
+    moved = sum(part.bytes for part in needs.parts)
+    if flops:
+        rates["flops_per_s"] = _per_s(flops, step, "flops_per_s")
+    if moved:
+        rates["bytes_per_s"] = _per_s(moved, step, "bytes_per_s")
+    device = hardware.device(gpu) if gpu else None
+    if device and flops and (ideal := _ideal_s(needs, device)):
+        rates["mfu"] = _per_s(ideal, step, "share")
+    if device and moved:
+        rates["mbu"] = _per_s(moved / device.bandwidth_bytes_per_s, step, "share")
+    return rates
+
+
+def _ideal_s(needs: Needs, device: hardware.Device) -> float | None:
+    """Return how long the matrix products take at the data sheet's rates of their formats."""
+    seconds = 0.0
+    for part in needs.parts:
+        if part.matmul and part.flops:
+            rate = device.matmul_flops_per_s.get(part.dtype)
+            if not rate:
+                return None
+            seconds += part.flops / rate
+    return seconds
+
+
+def _per_s(amount: float, step: Reading, dimension: Dimension) -> Reading:
+    """Return an amount of each step per second; the interval turns round."""
+    low = amount / step.high * 1e9 if step.high else None
+    high = amount / step.low * 1e9 if step.low else None
+    value = amount / step.value * 1e9
+    return Reading(value, dimension, low, high, step.n, f"formulas and {step.how}")
+
+
+def _share(linked: Linked, target: Target) -> Reading | None:
+    """Return what a phase or kind of work takes of the time of kernels and graphs."""
+    from tracelens.analyses.families import families
+
+    rows = families(linked)
+    times = rows["kernel_time_ns"] + rows["graph_time_ns"]
+    if not times.sum():
+        return None
+    for name in ("phase", "family"):
+        if (wanted := getattr(target, name)) is not None:
+            kept = (rows[name].cast(str) == wanted).fill_null(value=False)
+            rows, times = rows.filter(kept), times.filter(kept)
+    whole = families(linked).select(("kernel_time_ns", "graph_time_ns")).sum().row(0)
+    return Reading(float(times.sum()) / sum(whole), "share", how="GPU time of the recording")
+
+
+def _totals(linked: Linked) -> dict[str, int]:
+    from tracelens.analyses.totals import totals
+
+    return totals(linked).row(0, named=True)
+
+
+def _copy_share(linked: Linked, _: Target) -> Reading | None:
+    sums = _totals(linked)
+    every = sum(sums[f"{kind}_time_ns"] for kind in ("kernel", "copy", "memset", "graph"))
+    if not every:
+        return None
+    return Reading(sums["copy_time_ns"] / every, "share", how="GPU time of the recording")
+
+
+def _busy_share(linked: Linked, _: Target) -> Reading | None:
+    sums = _totals(linked)
+    if not sums["span_ns"]:
+        return None
+    return Reading(sums["busy_ns"] / sums["span_ns"], "share", how="GPU time of the recording")
+
+
+def _kernel_time(linked: Linked, _: Target) -> Reading | None:
+    """Return the GPU time of the kernels and graphs of a step."""
+    from tracelens.analyses.steps import steps
+
+    times = steps(linked)["kernel_time_ns"].to_list()
+    if not times:
+        return None
+    return Reading(median(times), "time", n=len(times), how="kernels of the recording's steps")
+
+
+def _step_time(linked: Linked, _: Target) -> Reading | None:
+    from tracelens.analyses.steps import steps
+
+    times = steps(linked)["duration_ns"].to_list()
+    if not times:
+        return None
+    return Reading(median(times), "time", n=len(times), how="steps under the recorder")
+
+
+_OF_WORK: Final[Mapping[str, Callable[[Linked, Target], Reading | None]]] = {
+    "share": _share,
+    "copy_share": _copy_share,
+    "busy_share": _busy_share,
+    "kernel_time": _kernel_time,
+    **dict.fromkeys(_TIMES, _step_time),
+}
+
+
+class _Row(msgspec.Struct, forbid_unknown_fields=True):
+    """One row of results; ``low`` and ``high`` are of its 95 % confidence interval."""
+
+    name: str
+    metric: str
+    value: float
+    unit: str = ""
+    config: dict[str, Any] = {}
+    gpu: str | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    note: str = ""
+
+
+class _Results(msgspec.Struct):
+    rows: list[_Row]
+    gpu: str | None = None
+
+
+def rows(path: Path) -> list[Measured]:
+    """Return what the rows of a JSON file tell, those of one configuration together.
+
+    Raises:
+        UnreadableError: it is no such file; the message says where.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_BYTES + 1)
+        if len(content) > _LARGEST_BYTES:
+            raise UnreadableError(f"{path} is too large for rows of results.")
+        said: Any = msgspec.json.decode(content)
+        results = msgspec.convert({"rows": said} if isinstance(said, list) else said, _Results)
+        return _together(results)
+    except OSError as error:
+        raise UnreadableError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UnreadableError(
+            f"{path.name} is neither a recording nor rows of results: {error}. "
+            "docs/commands/grade.md says how rows look."
+        ) from error
+
+
+def _together(results: _Results) -> list[Measured]:
+    configs: dict[tuple[str, str | None, str], tuple[_Row, dict[str, Reading]]] = {}
+    for row in results.rows:
+        gpu = row.gpu or results.gpu
+        key = (row.name, gpu, repr(sorted(row.config.items())))
+        _, readings = configs.setdefault(key, (row, {}))
+        if row.metric in readings:
+            raise ValueError(f"{row.name!r} has {row.metric} twice with the same config")
+        readings[row.metric] = _reading(row)
+    return [
+        Measured(name, gpu, row.config, readings)
+        for (name, gpu, _), (row, readings) in configs.items()
+    ]
+
+
+def _reading(row: _Row) -> Reading:
+    numbers = [x for x in (row.value, row.low, row.high) if x is not None]
+    if not all(math.isfinite(x) and x >= 0 for x in numbers):
+        raise ValueError(f"{row.name!r} has a {row.metric} that is negative or no number")
+    if not (row.low or row.value) <= row.value <= (row.high or row.value):
+        raise ValueError(f"{row.name!r} has a {row.metric} outside of its own interval")
+    value = _quantity(row, row.value)
+    low, high = (None if x is None else _quantity(row, x).value for x in (row.low, row.high))
+    return Reading(value.value, value.dimension, low, high, row.n, row.note or "rows of results")
+
+
+def _quantity(row: _Row, value: float) -> Quantity:
+    found = measured(value, row.unit)
+    wanted = METRICS.get(row.metric)
+    if wanted == "share" and found.dimension == "number":
+        found = Quantity(value, "share")
+    if wanted is not None and found.dimension != wanted:
+        raise ValueError(f"{row.name!r} has {row.metric} in {row.unit or 'no unit'}")
+    return found
