@@ -61,6 +61,15 @@ def test_the_step_is_set_beside_its_bound_its_overhead_and_its_memory() -> None:
     )
 
 
+def test_a_bound_names_the_ceilings_that_it_is_by_and_what_is_wrong_with_them() -> None:
+    by = {"bound_by": "measured 2026-11-20 on NVIDIA H200", "bound_caveats": ["It is damaged."]}
+
+    assert said(replace(RUN, cost={**COST, **by}))["Bound"] == (
+        "12.0 ms at least, by formula on H200, measured 2026-11-20 on NVIDIA H200 (compute): "
+        "the step reaches 75% of it (It is damaged.)"
+    )
+
+
 def test_an_overhead_within_the_noise_has_no_figure() -> None:
     noisy = [Pass("timer", {}, "done", steps_ns=[10 * MS, 16 * MS, 30 * MS, 12 * MS] * 3),
              Pass("torch", {}, "done", steps_ns=[11 * MS, 29 * MS, 15 * MS])]  # fmt: skip

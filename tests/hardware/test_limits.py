@@ -13,11 +13,12 @@ from tests.ceilings import NAME, SEEN, result, written
 from tracelens import hardware
 from tracelens.errors import UnreadableError
 from tracelens.hardware import measured
-from tracelens.hardware.measured import Measured
 from tracelens.workload import Work
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tracelens.hardware.measured import Measured
 
 
 def of(name: str = NAME, file: Path | None = None) -> hardware.Ceilings:

@@ -59,12 +59,13 @@ def test_the_wheel_holds_every_module_of_the_package(wheel: Path) -> None:
         str(file.relative_to(package.parent))
         for package in (ROOT / "tracelens", *ROOT.glob("*/tracelens_*"))
         for file in package.rglob("*")
-        if file.suffix in (".py", ".js", ".css") and "__pycache__" not in file.parts
+        if file.suffix in (".py", ".js", ".css", ".toml") and "__pycache__" not in file.parts
     }
 
     assert modules <= names
     assert "tracelens_workloads/gpt2.py" in modules
     assert "tracelens_dashboards/assets/shell.js" in modules
+    assert "tracelens/hardware/devices.toml" in modules
 
 
 def test_it_brings_no_torch_numpy_or_pandas(binaries: Path) -> None:
