@@ -156,7 +156,8 @@ def _figure(value: float | None, unit: float = 1, name: str = "", digits: int = 
 def _tables(topic: Topic[Any]) -> Iterator[str]:
     for name in all_tables(topic):
         table: Table = registry.load(topic.tables, name)
-        analysis = registry.entries(topic.analyses)[table.analysis]
+        known = registry.entries(topic.analyses)
+        analysis = known.get(table.analysis) or registry.entries(topic.tables)[name]
         yield from ("", f"## `{name}`", "", analysis.summary)
         if table.stands_for:
             alike = ", ".join(f"`{alias}`" for alias in table.stands_for)

@@ -1,8 +1,7 @@
-"""What stands out of a recording: the sentences of the toolkit, each with the place it is about."""
+"""What stands out of a recording: what the toolkit's rules found, each with its place."""
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
@@ -10,14 +9,16 @@ from dash import dcc, html
 
 from tracelens import registry
 from tracelens.analyses.longest_gaps import longest_gaps
-from tracelens.tables import memory_findings, memory_report, standout
+from tracelens.tables import memory_report
 from tracelens.tables import trust as trusted
+from tracelens.tables.standout import looked_at, looked_at_memory
 from tracelens_dashboards import parts
 from tracelens_dashboards.names import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from tracelens.findings import Finding
     from tracelens.links.linked import Linked
     from tracelens.links.memory import Memory
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 _LONGEST: Final = 1_000
 _MOST_CAVEATS: Final = 6
-_SEE: Final = re.compile(r"\s*See --table (\w+)\.")
 _MARGIN: Final = 2.0
 """So many times its length is shown on either side of what a link leads to."""
 
@@ -50,82 +50,88 @@ def kernel_ids(linked: Linked) -> dict[str, int]:
 
 def of_trace(recording: str, linked: Linked) -> Any:
     """Return what stands out of GPU work, and how far to trust the numbers."""
+    found = looked_at(linked).findings
+    told = [_of_finding(one, _places(recording, linked, one)) for one in found if not _warns(one)]
     losses = [c.text for c in linked.trace.caveats if c.kind in ("lost", "damaged")]
-    found = [_item([text], "finding", recording, linked) for text in standout.findings(linked)]
-    lost = [_item([text], "warn") for text in losses[:_MOST_CAVEATS]]
-    trust = [_item(_clauses(line), "quiet", recording, linked) for line in trusted.trust(linked)]
-    return html.Ul([*found, *lost, *trust], className="standing-out")
+    lost = [_item(text, tone="warn") for text in losses[:_MOST_CAVEATS]]
+    trust = [_item(line, tone="quiet") for line in trusted.trust(linked)]
+    return html.Ul([*told, *lost, *trust], className="standing-out")
 
 
 def of_memory(recording: str, memory: Memory) -> Any:
     """Return what stands out of the memory, and how far to trust the numbers."""
-    found = [_item([text], "finding") for text in memory_findings.findings(memory)]
+    found = [_of_finding(one) for one in looked_at_memory(memory).findings]
     if found and "memory" in pages():
         link = dcc.Link("Show the memory", href=parts.place(recording, "memory"))
         found[0].children += [" ", link]
-    lines = memory_report.trust(memory)
-    trust = [_item(_clauses(f"Memory: {line}"), "quiet") for line in lines]
+    trust = [_item(f"Memory: {line}", tone="quiet") for line in memory_report.trust(memory)]
     return html.Ul([*found, *trust], className="standing-out")
 
 
-def _clauses(line: str) -> list[str]:
-    return line.split(" · ")
+def said(found: Finding) -> str:
+    """Return what a finding says and what to change; its table stands on a page here."""
+    change = "" if "--table" in found.change else found.change
+    return f"{found.says} {change}".strip()
 
 
-def _item(
-    clauses: Sequence[str], tone: str, recording: str = "", linked: Linked | None = None
-) -> Any:
-    """Return one line; what it says of the command line is replaced by links."""
-    said: list[Any] = []
-    for text in clauses:
-        places = _places(recording, linked, text) if linked else ()
-        links = [html.Span([" ", dcc.Link(label, href=href)]) for label, href in places]
-        said += [" · "] * bool(said) + [plain(_SEE.sub("", text), _LONGEST), *links]
-    return html.Li(said, className=tone)
+def _warns(found: Finding) -> bool:
+    """Tell whether a finding is of the recorder's warnings, which are told one by one."""
+    return found.rule == "lost_events"
 
 
-def _places(recording: str, linked: Linked, text: str) -> Sequence[Place]:
-    known = pages()
-    for pattern, page, find in _RULES:
-        if page in known and (match := re.search(pattern, text)):
-            return list(find(recording, linked, match))
-    return ()
+def _of_finding(found: Finding, places: Sequence[Place] = ()) -> Any:
+    return _item(said(found), places, tone="finding")
 
 
-def _longest_gap(recording: str, linked: Linked, _said: re.Match[str]) -> Iterator[Place]:
-    for row in longest_gaps(linked).head(1).iter_rows(named=True):
+def _item(text: str, places: Sequence[Place] = (), *, tone: str) -> Any:
+    """Return one line, with links to what it is about."""
+    links = [html.Span([" ", dcc.Link(label, href=href)]) for label, href in places]
+    return html.Li([plain(text, _LONGEST), *links], className=tone)
+
+
+def _places(recording: str, linked: Linked, found: Finding) -> Sequence[Place]:
+    by_table = _BY_TABLE.get(found.evidence[0].table) if found.evidence else None
+    shown = _RULES.get(found.rule) or by_table
+    if shown is None or shown[0] not in pages():
+        return []
+    return list(shown[1](recording, linked, found))
+
+
+def _longest_gap(recording: str, linked: Linked, found: Finding) -> Iterator[Place]:
+    """Show the longest idle time of the rule's cause."""
+    rows = longest_gaps(linked)
+    if cause := _CAUSES.get(found.rule):
+        rows = rows.filter(pl.col("cause") == cause)
+    for row in rows.head(1).iter_rows(named=True):
         yield "Show the longest", around(recording, row["start_ns"], row["end_ns"])
 
 
-def _first(label: str, ops: Callable[[re.Match[str]], pl.Expr]) -> Any:
+def _first(label: str, ops: pl.Expr) -> Any:
     """Return a rule: show the longest op of some kind in the timeline."""
 
-    def find(recording: str, linked: Linked, said: re.Match[str]) -> Iterator[Place]:
+    def find(recording: str, linked: Linked, _found: Finding) -> Iterator[Place]:
         took = pl.col("end_ns") - pl.col("start_ns")
-        found = linked.ops.lazy().filter(ops(said)).top_k(1, by=took).collect()
+        found = linked.ops.lazy().filter(ops).top_k(1, by=took).collect()
         for start_ns, end_ns in found.select("start_ns", "end_ns").iter_rows():
             yield label, around(recording, start_ns, end_ns)
 
     return find
 
 
-def _most_launched(recording: str, linked: Linked, said: re.Match[str]) -> Iterator[Place]:
-    phase = pl.col("phase").cast(pl.String) == said[1]
+def _most_launched(recording: str, linked: Linked, found: Finding) -> Iterator[Place]:
+    phase = pl.col("phase").cast(pl.String).eq_missing(pl.lit(found.subject, pl.String))
     kernels = linked.ops.lazy().filter(pl.col("kind") == "kernel", phase).group_by("name_id").len()
     for name_id in kernels.top_k(1, by="len").collect()["name_id"]:
         yield "Show the most frequent", parts.place(recording, "kernels", kernel=name_id)
 
 
-def _unclassified(recording: str, linked: Linked, _said: re.Match[str]) -> Iterator[Place]:
-    others = linked.names.lazy().filter(pl.col("kind") == "kernel", pl.col("family") == "other")
-    took = (pl.col("end_ns") - pl.col("start_ns")).sum()
-    kernels = linked.ops.lazy().filter(pl.col("kind") == "kernel").group_by("name_id").agg(t=took)
-    found = kernels.join(others, on="name_id", how="semi").top_k(1, by="t").collect()
-    for name_id in found["name_id"]:
+def _kernel(recording: str, linked: Linked, found: Finding) -> Iterator[Place]:
+    name_id = kernel_ids(linked).get(found.subject or "")
+    if name_id is not None:
         yield "Show the longest of them", parts.place(recording, "kernels", kernel=name_id)
 
 
-def _overlap(recording: str, linked: Linked, _said: re.Match[str]) -> Iterator[Place]:
+def _overlap(recording: str, linked: Linked, _found: Finding) -> Iterator[Place]:
     """Show where work began longest before what ran on the device had ended."""
     before = pl.col("end_ns").cum_max().shift().over("device")
     both = pl.min_horizontal("end_ns", before) - pl.col("start_ns")
@@ -135,20 +141,28 @@ def _overlap(recording: str, linked: Linked, _said: re.Match[str]) -> Iterator[P
         yield "Show the longest", around(recording, start_ns, start_ns + length)
 
 
-_NOWHERE: Final = ("none", "unlinked", "ambiguous")
-_RULES: Final[Sequence[tuple[str, str, Any]]] = (
-    (r"^The GPU idles ", "timeline", _longest_gap),
-    (
-        r"ran inside CUDA graphs",
+_CAUSES: Final = {
+    "launch_bound": "launch_bound",
+    "cpu_bound": "no_api_call",
+    "queued_gaps": "queued",
+    "synchronising_calls": "synchronising",
+}
+_RULES: Final[Mapping[str, tuple[str, Any]]] = {
+    **dict.fromkeys((*_CAUSES, "idle_between_steps"), ("timeline", _longest_gap)),
+    "whole_graphs": ("timeline", _first("Show one", pl.col("kind") == "graph")),
+    "tiny_kernels": ("kernels", _most_launched),
+    "for_loop_optimizer": ("kernels", _most_launched),
+    "unclassified": ("kernels", _kernel),
+    "overlapping_work": ("timeline", _overlap),
+    "unattributed": (
         "timeline",
-        _first("Show one", lambda _: pl.col("kind") == "graph"),
+        _first("Show what is not", pl.col("how").is_in(("none", "unlinked", "ambiguous"))),
     ),
-    (r"^(\S+) launches .* on average", "kernels", _most_launched),
-    (r"\(family other\)|[1-9].* unclassified$", "kernels", _unclassified),
-    (r"^work overlaps on ", "timeline", _overlap),
-    (
-        r"of GPU time attributed.*(?:in no phase|ambiguous|not recorded)",
-        "timeline",
-        _first("Show what is not", lambda _: pl.col("how").is_in(_NOWHERE)),
-    ),
-)
+}
+"""Rule -> the page that shows what it found, and what finds the places there."""
+
+_BY_TABLE: Final[Mapping[str, tuple[str, Any]]] = {
+    "kernels": ("kernels", _kernel),
+    "launch_shapes": ("kernels", _kernel),
+}
+"""The same for rules that are not known, by the table of their evidence."""

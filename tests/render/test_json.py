@@ -34,6 +34,8 @@ def test_one_report_is_one_object() -> None:
         "coverage",
         "tables",
         "findings",
+        "found",
+        "could_not_look",
         "left_out",
         "warnings",
     ]

@@ -70,6 +70,8 @@ def test_a_table_shows_columns_that_its_analysis_has(tmp_path: Path, name: str) 
         kind = filled.frame[column.name].dtype
         if column.unit in ("text", "name"):
             assert isinstance(kind, pl.String | pl.Enum)
+        elif column.unit == "flag":
+            assert kind == pl.Boolean
         elif column.unit == "share":
             values = filled.frame[column.name].drop_nulls()
             assert values.is_between(-1e-9, 1 + 1e-9).all()
@@ -173,7 +175,7 @@ def test_many_tiny_kernels_stand_out_and_by_the_step(tmp_path: Path) -> None:
 
     said = " ".join(build.report(linked(trace, tmp_path), ("totals",)).findings)
 
-    assert "optimizer launches 300 kernels a step of 5.0" in said
+    assert "optimizer launches 300 tiny kernels a step of 5.0" in said
 
 
 def test_a_combined_report_has_a_row_of_each_run(tmp_path: Path) -> None:

@@ -22,24 +22,40 @@ def families(linked: Linked) -> pl.DataFrame:
     """
     is_kernel = pl.col("kind") == "kernel"
     time = pl.col("kernel_time_ns") + pl.col("graph_time_ns")
-    # Few names: sum by name first, so that the family is joined to hundreds of rows.
-    by_name = (
-        linked.ops.lazy()
-        .filter(pl.col("kind").is_in(["kernel", "graph"]))
-        .group_by("phase", "name_id", "kind")
-        .agg(count=pl.len(), time=(pl.col("end_ns") - pl.col("start_ns")).sum())
-    )
     return (
-        by_name.join(linked.names.lazy(), on=["name_id", "kind"], how="left")
+        by_name(linked)
+        .lazy()
+        .join(linked.names.lazy(), on=["name_id", "kind"], how="left")
         .group_by("phase", "family")
         .agg(
             kernels=pl.col("count").filter(is_kernel).sum().cast(pl.Int64),
-            kernel_time_ns=pl.col("time").filter(is_kernel).sum(),
-            graph_time_ns=pl.col("time").filter(~is_kernel).sum(),
+            kernel_time_ns=pl.col("time_ns").filter(is_kernel).sum(),
+            graph_time_ns=pl.col("time_ns").filter(~is_kernel).sum(),
         )
         .with_columns(share_of_phase=(time / time.sum().over("phase")).fill_nan(0.0))
         .sort("phase", time, "family", descending=[False, True, False], nulls_last=True)
         .with_columns(pl.col("phase").cast(pl.String))
+        .collect()
+    )
+
+
+def by_name(linked: Linked) -> pl.DataFrame:
+    """Return count and time_ns of kernels and graphs by phase, name_id and kind.
+
+    Names are few: what is asked of families or words of names is asked of hundreds of rows.
+    """
+    return linked.once("by_name", _by_name)
+
+
+def _by_name(linked: Linked) -> pl.DataFrame:
+    return (
+        linked.ops.lazy()
+        .filter(pl.col("kind").is_in(["kernel", "graph"]))
+        .group_by("phase", "name_id", "kind")
+        .agg(
+            count=pl.len().cast(pl.Int64),
+            time_ns=(pl.col("end_ns") - pl.col("start_ns")).sum(),
+        )
         .collect()
     )
 

@@ -60,12 +60,18 @@ def steps(linked: Linked) -> pl.DataFrame:
 
 def with_step(linked: Linked) -> pl.DataFrame:
     """Return the ops with the step that launched them, null outside of all steps."""
-    ops = linked.ops.with_columns(step=pl.lit(None, pl.Int32))
+    launched = linked.ops.select("pid", time_ns="launch_ns")
+    return linked.ops.with_columns(step=step_at(linked, launched))
+
+
+def step_at(linked: Linked, moments: pl.DataFrame) -> pl.Series:
+    """Return the step that was open in the process (`pid`) at each `time_ns`, null outside."""
+    found = moments.select("pid", step=pl.lit(None, pl.Int32))
     for (pid,), of_process in linked.steps.group_by("pid"):
         rows = of_process.select("start_ns", "end_ns", "step").iter_rows()
-        step = at(*innermost(rows), ops["launch_ns"]).cast(pl.Int32)
-        ops = ops.with_columns(step=pl.when(pl.col("pid") == pid).then(step).otherwise("step"))
-    return ops
+        step = at(*innermost(rows), moments["time_ns"]).cast(pl.Int32)
+        found = found.with_columns(step=pl.when(pl.col("pid") == pid).then(step).otherwise("step"))
+    return found["step"]
 
 
 ANALYSIS = steps

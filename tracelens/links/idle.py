@@ -33,7 +33,8 @@ SCHEMA: Final[dict[str, PolarsDataType]] = {
 }
 _MOST_THREADS: Final = 32
 _PART_ROWS: Final = 4_000_000
-_BLOCKING: Final = r"(?i)synchronize|^cu(da)?memcpy[^a]*(_v\d+)?$|^cu(da)?(free|malloc|memalloc)"
+BLOCKING: Final = r"(?i)synchronize|^cu(da)?memcpy[^a]*(_v\d+)?$|^cu(da)?(free|malloc|memalloc)"
+"""Names of calls that wait for the GPU: synchronisations, blocking copies, allocations."""
 
 
 def idle(linked: Linked) -> Iterator[pl.DataFrame]:
@@ -140,7 +141,7 @@ def _last_calls(linked: Linked) -> pl.DataFrame:
     if api is None:
         nothing = {"last_row": pl.UInt32, "end_ns": pl.Int64, "blocks": pl.Boolean}
         return pl.DataFrame(schema=nothing)
-    names = linked.trace["names"].filter(pl.col("name").str.contains(_BLOCKING))
+    names = linked.trace["names"].filter(pl.col("name").str.contains(BLOCKING))
     blocking = names.select("name_id").collect()["name_id"]
     before = _calls_before(api)
     facts = api.select("end_ns", blocks=pl.col("name_id").is_in(blocking.implode()))

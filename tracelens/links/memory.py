@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import polars as pl
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tracelens.trace.model import Trace
 
 GROUPS: Final = ("stack", "phase", "file")
+_T = TypeVar("_T")
 _OVERFLOWED: Final = "trace_alloc_overflowed"
 _RECORD: Final = {
     "nsys": "nsys profile --cuda-memory-usage=true records them",
@@ -73,7 +74,7 @@ class Memory:
     """Another recording of the same run, by whose clock phases were looked up."""
     answers: Answers = field(init=False, default_factory=dict, compare=False)
 
-    def once(self, name: str, make: Callable[[Memory], pl.DataFrame]) -> pl.DataFrame:
+    def once(self, name: str, make: Callable[[Memory], _T]) -> _T:
         """Return ``make`` of this recording, computed at most once, whichever thread asks first."""
         return once(self.answers, name, lambda: make(self))
 

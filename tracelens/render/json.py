@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import tracelens
@@ -46,6 +47,8 @@ def _report(report: Report) -> dict[str, Any]:
         "coverage": report.coverage,
         "tables": {filled.name: filled.frame.to_dicts() for filled in report.tables},
         "findings": report.findings,
+        "found": [asdict(found) for found in report.found.findings],
+        "could_not_look": report.found.could_not,
         "left_out": report.left_out,
         "warnings": report.warnings,
     }

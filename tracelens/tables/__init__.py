@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from tracelens.findings import Looked
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -97,7 +99,8 @@ class Report:
     """Everything a renderer needs of one trace (or several, combined).
 
     ``headline`` is one line on what was captured; ``trust`` lines say how far to believe it;
-    ``findings`` are sentences on what stands out; ``hints`` name the next commands to type.
+    ``findings`` are sentences on what stands out, of ``found``: everything that the rules found,
+    and what they could not look for; ``hints`` name the next commands to type.
     ``source``, ``devices`` and ``coverage`` are the objects of the JSON contract; ``courses``
     are drawn where a format can.
     """
@@ -114,3 +117,4 @@ class Report:
     left_out: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     courses: tuple[Course, ...] = ()
+    found: Looked = field(default_factory=Looked)

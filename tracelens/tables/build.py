@@ -19,12 +19,14 @@ from tracelens.analyses.gaps import gaps
 from tracelens.errors import NothingToShowError, UsageError
 from tracelens.links.ops import ops_of
 from tracelens.tables import Column, Filled, Report, Table
-from tracelens.tables.standout import findings
+from tracelens.tables import findings as found
+from tracelens.tables.standout import MOST, looked_at, sentences
 from tracelens.tables.trust import headline, trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from tracelens.findings import Looked
     from tracelens.links.linked import Linked
     from tracelens.tables import Course
     from tracelens.trace.model import Trace
@@ -47,7 +49,7 @@ ORDER: Final = (
     "totals", "overview", "ranks", "collectives", "phases", "families", "kernels", "graphs",
     "ranges", "ops", "ops_by_shape", "modules", "module_classes", "steps", "memory_by_phase",
     "memory_by_op", "copies", "memsets", "gaps", "longest_gaps", "launch_delay", "api", "streams",
-    "devices",
+    "devices", "synchronisations", "launch_shapes", "findings",
 )  # fmt: skip
 """The order of tables where all are shown; those of other distributions come after."""
 
@@ -80,7 +82,8 @@ class Topic(Generic[Of]):
     """What a report is about.
 
     ``tables`` and ``analyses`` are the rooms, ``order`` that of the tables where all are shown;
-    those of other distributions come after. The rest makes the sentences of a report.
+    those of other distributions come after. ``look`` asks the rules; `costly` tells whether to ask
+    those, too, that take long. The rest makes the sentences of a report.
     """
 
     tables: str
@@ -88,7 +91,7 @@ class Topic(Generic[Of]):
     order: Sequence[str]
     headline: Callable[[Of], str]
     trust: Callable[[Of], tuple[str, ...]]
-    findings: Callable[[Of], tuple[str, ...]]
+    look: Callable[[Of, bool], Looked]
     hints: Callable[[Of, Sequence[str]], tuple[str, ...]]
     why_empty: Callable[[Of, str], str]
     shown_as: Callable[[Of, Table], Table] = lambda _, table: table
@@ -131,6 +134,9 @@ def fill(linked: Linked, name: str) -> Filled:
 def fill_on(of: Of, name: str, topic: Topic[Of]) -> Filled:
     """Run the analysis of a table of any topic; raises NothingToShowError."""
     table: Table = registry.load(topic.tables, name)
+    if table.analysis == found.NAME:
+        looked = topic.look(of, True)
+        return filled(name, found.with_reasons(table, looked), found.frame(looked))
     frame = registry.load(topic.analyses, table.analysis)(of)
     if table.note_of is not None:
         table = replace(table, note=f"{table.note} {table.note_of(of)}", note_of=None)
@@ -183,6 +189,8 @@ def report_on(of: Of, names: Sequence[str], topic: Topic[Of]) -> Report:
             filled.append(table)
     source = of.trace.source
     devices = of.trace.get("devices")
+    whole = found.NAME in names
+    looked = topic.look(of, whole)
     return Report(
         headline=topic.headline(of),
         trust=topic.trust(of),
@@ -197,11 +205,12 @@ def report_on(of: Of, names: Sequence[str], topic: Topic[Of]) -> Report:
         phase_source=of.phase_source,
         coverage=of.coverage(),
         tables=tuple(filled),
-        findings=topic.findings(of),
+        findings=sentences(looked, None if whole else MOST),
         hints=topic.hints(of, names),
         left_out=left_out,
         warnings=tuple(caveat.text for caveat in of.trace.caveats),
         courses=topic.courses(of),
+        found=looked,
     )
 
 
@@ -329,6 +338,9 @@ def _why_empty(linked: Linked, name: str) -> str:
     what = {"copies": "copy", "memsets": "memset", "graphs": "graph launch", "api": "CUDA call"}
     what |= {"ranges": "range", "gaps": "idle time", "longest_gaps": "idle time"}
     what |= dict.fromkeys(_OF_OPS, "op")
+    what["synchronisations"] = "call that waits"
+    if name == found.NAME:
+        return "no rule found anything worth a change"
     thing = what.get(name, "kernel")
     if any(caveat.kind == "damaged" for caveat in trace.caveats):
         return f"no {thing} could be read (the file is damaged: see the warnings)"
@@ -342,7 +354,7 @@ GPU_WORK: Final[Topic[Linked]] = Topic(
     order=ORDER,
     headline=headline,
     trust=trust,
-    findings=findings,
+    look=lambda linked, costly: looked_at(linked, costly=costly),
     hints=_hints,
     why_empty=_why_empty,
     shown_as=_by_attribution,

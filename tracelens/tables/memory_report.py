@@ -18,7 +18,7 @@ from tracelens.analyses.memory.timeline import timeline
 from tracelens.links.moments import named
 from tracelens.tables import Course
 from tracelens.tables.build import Topic
-from tracelens.tables.memory_findings import findings
+from tracelens.tables.standout import looked_at_memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 ORDER: Final = (
     "devices", "phases", "live", "categories", "largest", "ooms", "fragmentation", "leaks",
-    "churn", "outside", "timeline", "composition",
+    "churn", "outside", "timeline", "composition", "findings",
 )  # fmt: skip
 _PARTS: Final = 80
 DEFAULT: Final = ("live", "largest")
@@ -55,7 +55,7 @@ def defaults(memory: Memory) -> tuple[str, ...]:
 def _ahead(memory: Memory) -> None:
     """Look for what stands out beside the rest: together they take half of the time."""
     ahead = ThreadPoolExecutor(1)
-    ahead.submit(findings, memory)
+    ahead.submit(looked_at_memory, memory)
     ahead.shutdown(wait=False)
 
 
@@ -160,6 +160,8 @@ def why_empty(memory: Memory, name: str) -> str:
     """Return why a table has no rows."""
     if name == "ooms":
         return "there was no out-of-memory error"
+    if name == "findings":
+        return "no rule found anything worth a change"
     if name == "leaks":
         return "no block outlives the step after its own"
     if name in ("largest", "churn", "phases") and not memory.events.height:
@@ -262,7 +264,7 @@ MEMORY: Final[Topic[Memory]] = Topic(
     order=ORDER,
     headline=headline,
     trust=trust,
-    findings=findings,
+    look=lambda memory, _costly: looked_at_memory(memory),
     hints=hints,
     why_empty=why_empty,
     shown_as=shown_as,

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from tracelens import registry, units
 from tracelens.analyses import memory_by_phase
 from tracelens.analyses.collectives import by_group
+from tracelens.findings import Looked, Ranks, joined, look, rules
+from tracelens.findings.skewed_ranks import slow
 from tracelens.links.collectives import matched
-from tracelens.tables import Column, Report, build
+from tracelens.tables import Column, Report, build, findings
 from tracelens.tables.reduced import OF_RANKS
+from tracelens.tables.standout import MOST, sentences
 from tracelens.tables.trust import named_gpus
 
 if TYPE_CHECKING:
@@ -27,8 +30,6 @@ if TYPE_CHECKING:
 _RANK: Final = Column("rank", "rank", "count")
 _JOINED: Final = "memory_by_phase"
 _MOST_LINES: Final = 4
-_WAITING_SHARE: Final = 0.05
-_EXPOSED_SHARE: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,17 @@ def _alone(member: _Member, names: Sequence[str], said: Iterable[str]) -> Report
         left_out.pop(_JOINED, None)
     if member.held and "ranks" in tables:
         tables["ranks"] = _filled("ranks", _with_peak(member))
+    looked = joined([shown.found, *([member.held.found] if member.held else [])])
+    if findings.NAME in tables:
+        tables[findings.NAME] = _of_findings(looked)
     order = (*names, *tables) if names else tables
     return replace(
         shown,
         tables=tuple(tables[name] for name in dict.fromkeys(order) if name in tables),
         left_out=left_out,
         warnings=(*shown.warnings, *said),
+        findings=sentences(looked, None if findings.NAME in names else MOST),
+        found=looked,
     )
 
 
@@ -106,6 +112,9 @@ class _Ranks:
         labelled = [_of(member.work.collectives, member) for member in members]
         self._collectives = matched(pl.concat(labelled))
         self._ranks = _with_waiting(pl.concat(map(_with_peak, members)), self._collectives)
+        self._side_by_side = Ranks(self._ranks, self._collectives)
+        self._together = look(self._side_by_side, "ranks")
+        self._looked = self._found()
 
     def report(self, names: Sequence[str], said: Iterable[str]) -> Report:
         """Return the report with the named tables."""
@@ -131,7 +140,8 @@ class _Ranks:
             phase_source=sources.pop() if len(sources) == 1 else "mixed",
             coverage=dict(coverage),
             tables=tuple(tables),
-            findings=tuple(self._findings()),
+            findings=sentences(self._looked, None if findings.NAME in names else MOST),
+            found=self._looked,
             hints=self._hints(names),
             left_out=left_out,
             warnings=(*said, *_by_text({n: r.warnings for n, r in reports.items()})),
@@ -147,7 +157,10 @@ class _Ranks:
             joined = [_joined(member) for member in self._members if member.held]
             without = [m.number for m in self._members if not m.held]
             return _filled(name, pl.concat(joined)), _ranks_say(without, "has no snapshot")
-        tables, reasons = {}, {}
+        tables: dict[int | None, Filled] = {}
+        reasons: dict[int | None, list[str]] = {}
+        if name == findings.NAME:
+            tables[None] = _of_findings(self._looked, self._together)
         for member in self._members:
             told = member.work.report
             reasons[member.number] = [told.left_out[name]] if name in told.left_out else []
@@ -171,8 +184,8 @@ class _Ranks:
         parts.append(f"{units.count(kernels)} kernel{'s' * (kernels != 1)}")
         if (self._ranks["span_ns"] > 0).any():
             parts.append(f"GPU busy {_from_to(self._ranks['busy_share'])}")
-        if slow := self._slow():
-            parts.append(f"rank {slow['rank']} is the slow one")
+        if late := slow(self._side_by_side):
+            parts.append(f"rank {late['rank']} is the slow one")
         return " · ".join(parts)
 
     def _counted(self) -> str:
@@ -180,16 +193,6 @@ class _Ranks:
         count = len(self._members)
         of = f" of {size}" if size and size > count else ""
         return f"{count}{of} rank{'s' * ((size or count) != 1)}"
-
-    def _slow(self) -> dict[str, Any] | None:
-        """Return the row of the rank that others wait for, if they wait for one worth a word."""
-        ranks = self._ranks.filter(pl.col("arrives_last").is_not_null())
-        waiting, comm = int(ranks["waiting_ns"].sum()), int(ranks["comm_time_ns"].sum())
-        if ranks.height < 2 or waiting < _WAITING_SHARE * comm:
-            return None
-        ordered = ranks.sort("arrives_last", "waiting_ns", descending=[True, False])
-        first, second = (ordered.row(place, named=True) for place in range(2))
-        return first if first["arrives_last"] > second["arrives_last"] else None
 
     def _trust(self) -> Iterator[str]:
         lines = _by_text({m.number: m.work.report.trust for m in self._members})
@@ -211,25 +214,10 @@ class _Ranks:
                 f"{unknown if len(self._members) > 1 else 'waiting is not known'}"
             )
 
-    def _findings(self) -> Iterator[str]:
-        ranks = self._ranks
-        if slow := self._slow():
-            waiting, comm = int(ranks["waiting_ns"].sum()), int(ranks["comm_time_ns"].sum())
-            calls = int(self._collectives.filter(rank=slow["rank"])["transfer_ns"].count())
-            yield (
-                f"Rank {slow['rank']} is the slow one: it arrives last at "
-                f"{units.count(slow['arrives_last'])} of {units.count(calls)} collectives. "
-                f"Ranks wait for one another {units.time(waiting)} of {units.time(comm)} of "
-                f"communication ({units.share(waiting / comm)}). See --table collectives."
-            )
-        exposed = ranks.sort("exposed_share", descending=True).row(0, named=True)
-        if exposed["exposed_share"] and exposed["exposed_share"] > _EXPOSED_SHARE:
-            yield (
-                f"Communication that no computation hides takes "
-                f"{_from_to(ranks['exposed_share'])} of the time, most on rank {exposed['rank']}."
-            )
+    def _found(self) -> Looked:
+        """Return what holds of the ranks together, and of the one whose GPU idles most."""
         idlest = min(self._members, key=lambda m: (_share(m.work.ranks), m.number or 0))
-        yield from (f"Rank {idlest.number}: {text}" for text in idlest.work.report.findings)
+        return joined([_of_rank(idlest), self._together])
 
     def _hints(self, names: Sequence[str]) -> tuple[str, ...]:
         hints = {
@@ -254,6 +242,22 @@ class _Ranks:
         }
 
 
+def _of_rank(member: _Member) -> Looked:
+    """Return what was found in the recordings of one rank, which each sentence names."""
+    looked = joined([member.work.report.found, *([member.held.found] if member.held else [])])
+    others = rules("ranks")
+    mine = (found for found in looked.findings if found.rule not in others)
+    named = (replace(found, says=f"Rank {member.number}: {found.says}") for found in mine)
+    return Looked(
+        tuple(named),
+        {
+            rule: f"rank {member.number}: {why}"
+            for rule, why in looked.could_not.items()
+            if rule not in others
+        },
+    )
+
+
 def _told(member: _Member) -> dict[str, object]:
     told = member.work.report
     return {
@@ -273,6 +277,12 @@ def _of(frame: pl.DataFrame, member: _Member) -> pl.DataFrame:
 def _filled(name: str, frame: pl.DataFrame) -> Filled:
     table: Table = registry.load("table", name)
     return build.filled(name, table, frame)
+
+
+def _of_findings(looked: Looked, shown: Looked | None = None) -> Filled:
+    """Return the table of what was found, or of the part that is to be shown."""
+    table = findings.with_reasons(findings.TABLE, looked)
+    return build.filled(findings.NAME, table, findings.frame(shown or looked))
 
 
 def _of_one_group(filled: Filled) -> Filled:

@@ -16,6 +16,7 @@ from tracelens.links.memory import Ask, remember
 from tracelens.readers.open import open_trace
 from tracelens.run import Known
 from tracelens.tables import build
+from tracelens.tables.standout import looked_at_memory
 from tracelens.tables.trust import gpus
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from tracelens.findings import Looked
     from tracelens.links.linked import Cut
     from tracelens.tables import Report
     from tracelens.trace.model import Trace
@@ -66,10 +68,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Held:
-    """The memory of a snapshot, reduced: by phase and step, and the most that was active."""
+    """The memory of a snapshot: by phase and step, the most that was active, and what was found."""
 
     by_phase: pl.DataFrame
     peak_bytes: int
+    found: Looked
 
 
 @dataclass(frozen=True)
@@ -119,4 +122,5 @@ def _work(trace: Trace, task: Task) -> Work:
 
 def _held(trace: Trace, cut: Cut) -> Held:
     memory = remember(trace, Ask(phase_rules=cut.phase_rules))
-    return Held(held(memory), int(devices(memory)["peak_active_bytes"].sum()))
+    peak = int(devices(memory)["peak_active_bytes"].sum())
+    return Held(held(memory), peak, looked_at_memory(memory))

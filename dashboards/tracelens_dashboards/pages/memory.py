@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 import dash_mantine_components as dmc
@@ -40,9 +39,6 @@ _MOST_ROWS: Final = 100
 _ROWS: Final = 20
 _READABLE: Final = (0.035, 0.06)
 """A tile of this part of the picture's width and height has room for its name."""
-
-_OPTION: Final = re.compile(r" See --table \w+\.")
-"""What findings say of the command line; here all tables stand on the page."""
 
 _KINDS: Final = {
     "totals": (
@@ -146,12 +142,13 @@ def _facts(known: Recording, seen: View) -> Any:
 
 
 def _findings(known: Recording) -> Any:
-    from tracelens.tables.memory_findings import findings
+    from tracelens.tables.standout import looked_at_memory
+    from tracelens_dashboards import standing_out
 
-    found = findings(known.memory)
+    found = looked_at_memory(known.memory).findings
     if not found:
         return None
-    said = [html.Li(plain(_OPTION.sub("", text), 1_000)) for text in found]
+    said = [html.Li(plain(standing_out.said(one), 1_000)) for one in found]
     return parts.card("What stands out", html.Ul(said, className="memory-points"), wide=True)
 
 
