@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -131,6 +132,32 @@ def test_the_recording_shows_headline_trust_and_overview(path: Path) -> None:
         assert all(line in flat for line in report.trust)
         assert "GPU time by phase" in flat
     assert html.count("<table>") == 1
+
+
+def test_a_run_that_was_captured_says_how_long_its_steps_take(path: Path) -> None:
+    said = {
+        "name": "gpt2", "workload": None, "options": {}, "program": [], "device": "cuda",
+        "warmup": 1, "steps": 2, "seed": 0, "stop": True, "created": "", "command": [],
+        "passes": [{"recorder": "timer", "state": "done", "steps_ns": [16_000_000] * 10}],
+        "recordings": [{"recorder": "nsys", "path": path.name, "rank": None}],
+    }  # fmt: skip
+    assert tracelens.open(path.parent).captured == ()
+    (path.parent / "run.json").write_text(json.dumps(said), encoding="utf-8")
+    recording = tracelens.open(path.parent)
+
+    assert recording.captured[0].startswith("Step 16.0 ms without a profiler")
+    assert "Step 16.0 ms without a profiler" in repr(recording)
+    (path.parent / "run.json").write_text(json.dumps({"recordings": said["recordings"]}))
+    assert tracelens.open(path.parent).captured == ()
+
+
+def test_without_gpu_work_the_recording_shows_what_there_is(tmp_path: Path) -> None:
+    trace = Nsys()
+    trace.thread("python").push("forward", 0, 10)
+    recording = tracelens.open(trace.write(tmp_path / "ranges.sqlite"))
+
+    assert "Ranges" in repr(recording) or "ranges" in repr(recording)
+    assert recording.ranges()["name"].to_list() == ["forward"]
 
 
 def test_a_cell_acts_on_nothing_around_it(path: Path) -> None:

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 TOP: Final = 20
 """Rows that a table shows unless told otherwise; its frame has all."""
-_OVERVIEW: Final = ("overview",)
 _OF_ALL_RANKS: Final = ("ranks", "collectives", "memory_by_phase")
 """What has to be asked of all ranks together, since each waits for others."""
 _ATTRIBUTIONS: Final = ("launch", "execution")
@@ -105,7 +104,8 @@ def open(  # noqa: A001 (it is called as tracelens.open)
     known = {one.path: runs.peek(one.path) for one in place.recordings}
     whole, why_not = runs.as_run(place, known)
     if whole is not None:
-        return _of_run(whole, cut, cache=cache)
+        made = _of_run(whole, cut, cache=cache)
+        return replace(made, _folder=place.path) if place.declared else made
     if len(place.recordings) == 1:
         return _opened(Recording(_File(place.recordings[0].path, cache), cut))
     raise UsageError(" ".join((_which(where, list(known)), *why_not)))
@@ -159,6 +159,7 @@ class Recording(_Answers):
     _snapshot: _File | None = None
     _run: runs.Run | None = None
     _members: Mapping[int | None, Recording] | None = None
+    _folder: Path | None = None
 
     @property
     def path(self) -> Path:
@@ -169,6 +170,20 @@ class Recording(_Answers):
     def rank_numbers(self) -> tuple[int | None, ...]:
         """The ranks of the run; empty for a single recording."""
         return tuple(self._members or ())
+
+    @property
+    def captured(self) -> tuple[str, ...]:
+        """What `tracelens capture` says of its run: time of a step, its bound, overhead, memory."""
+        from tracelens.capture import folder, summary
+
+        if self._folder is None:
+            return ()
+        try:
+            return tuple(
+                " ".join(line.split()) for line in summary.lines(folder.load(self._folder))
+            )
+        except UsageError:  # a run.json of one's own
+            return ()
 
     @property
     def trace(self) -> Trace:
@@ -304,8 +319,10 @@ class Recording(_Answers):
     def _overview(self) -> ReportView:
         if self._holds_memory_alone:
             return self.memory.report()
-        report = self._reported(() if self._members else _OVERVIEW)
-        return ReportView(replace(report, findings=(), hints=self._hints()), TOP)
+        names = () if self._members else _first(build.defaults(self.linked))
+        report = self._reported(names)
+        trust = (*report.trust, *self.captured)
+        return ReportView(replace(report, trust=trust, findings=(), hints=self._hints()), TOP)
 
     def _hints(self) -> tuple[str, ...]:
         """Return what to type next."""
@@ -558,6 +575,11 @@ def _of_run(run: runs.Run, cut: Cut, *, cache: bool) -> Recording:
     if len(members) == 1:
         return _opened(first)
     return replace(first, _snapshot=None, _run=run, _members=members)
+
+
+def _first(tables: Sequence[str]) -> tuple[str, ...]:
+    """Return the tables of a summary that fit into a first look."""
+    return tuple(name for name in tables if name != "kernels")
 
 
 def _which(path: Path, found: Sequence[Path]) -> str:
