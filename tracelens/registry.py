@@ -43,6 +43,7 @@ ROOMS: Final[Mapping[str, Room]] = {
     "finding": Room("tracelens.findings", "FINDING"),
     "memory_analysis": Room("tracelens.analyses.memory", "ANALYSIS"),
     "memory_table": Room("tracelens.tables.memory", "TABLE"),
+    "audit_check": Room("tracelens.audit.checks", "CHECK"),
     "renderer": Room("tracelens.render", "RENDERER"),
     "section": Room("tracelens.reports.sections", "SECTION"),
     "exporter": Room("tracelens.exports", "EXPORTER"),
