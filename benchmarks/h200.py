@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SIZES: Final = ("small", "medium", "large", "xl", "2.7b")
 STEPS: Final = ("--warmup", "3", "--steps", "10")
 TIMED: Final = ("--with", "timer")
-TRACED: Final = ("--with", "timer", "--with", "torch")
+TRACED: Final = ("--with", "timer", "--with", "torch", "--warmup", "3", "--steps", "3")
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,27 @@ def training() -> Iterator[Capture]:
     for size in SIZES:
         for dtype in ("fp32", "tf32", "bf16"):
             kind = ("--dtype", dtype, *(("--autocast",) if dtype == "bf16" else ()))
-            recorders = TRACED if size in ("small", "xl") else TIMED
+            recorders = TIMED if dtype == "tf32" else TRACED
             yield _gpt2(size, 256, f"{dtype}-train", *kind, *recorders)
-    for context in (128, 512, 1024):
-        for size in SIZES:
-            yield _gpt2(size, context, "tf32-train", "--dtype", "tf32", *TIMED)
     for mode in ("forward", "forward-backward"):
         for size in SIZES:
             yield _gpt2(size, 256, f"fp32-{mode}", "--mode", mode, *TIMED)
+    for context in (128, 512, 1024):
+        for size in SIZES:
+            yield _gpt2(size, context, "tf32-train", "--dtype", "tf32", *TIMED)
+
+
+def course() -> Iterator[Capture]:
+    """Give what the course's answers have on an H100: its own models, and attention by itself."""
+    for context in (128, 512):
+        for size in SIZES:
+            yield _course(size, context, "fp32")
+    for size in ("small", "xl"):
+        yield _course(size, 512, "tf32", "--compile", "default")
+    for length in (1024, 4096, 16384):
+        for d in (16, 64, 128):
+            shape = ("--d", str(d), "--seq", str(length), "--batch", "8", "--heads", "1")
+            yield Capture(f"attention-course-d{d}-{length}", ("attention", *shape, *TIMED))
 
 
 def compiled() -> Iterator[Capture]:
@@ -66,20 +79,39 @@ def attention() -> Iterator[Capture]:
     """Give naive attention against PyTorch's fused ones, over lengths."""
     for implementation in ("naive", "sdpa-flash", "sdpa-cudnn"):
         for length in (1024, 4096, 16384):
-            words = ("attention", "--d", "64", "--seq", str(length), "--dtype", "bf16")
+            shape = ("--batch", "1", "--heads", "16", "--d", "64", "--seq", str(length))
+            words = ("attention", *shape, "--dtype", "bf16")
             name = f"attention-{implementation}-{length}"
             yield Capture(name, (*words, "--implementation", implementation, *TIMED))
 
 
 def samples() -> Iterator[Capture]:
-    """Give the recordings that samples/ holds."""
-    yield _gpt2("xl", 256, "sample", "--with", "nsys", "--with", "memory", "--steps", "2")
-    stacks = ("--with", "torch:shapes,stacks,memory,modules", "--with", "memory", "--steps", "2")
+    """Give the recordings that samples/ holds, but for that of two GPUs: `two_gpus`."""
+    steps = ("--warmup", "2", "--steps", "2")
+    memory = ("--with", "memory", *steps)
+    yield _gpt2("xl", 256, "sample", "--with", "timer", "--with", "torch:shapes", *memory)
+    stacks = ("--with", "timer", "--with", "torch:shapes,stacks,memory,modules", *memory)
     yield _gpt2("small", 512, "sample", "--dtype", "bf16", "--autocast", *stacks)
-    yield _gpt2("small", 512, "graph-sample", "--cuda-graph", "--with", "torch", "--steps", "2")
+    graph = ("--dtype", "bf16", "--autocast", "--cuda-graph", "--with", "timer", "--with", "torch")
+    yield _gpt2("small", 512, "graph-sample", *graph, *steps)
+    counters = ("--with", "torch:shapes", "--with", "ncu:roofline,launches=150")
+    yield _gpt2(
+        "small", 256, "counters", "--layers", "1", *counters, "--warmup", "1", "--steps", "1"
+    )
 
 
-PARTS: Final = {one.__name__: one for one in (training, compiled, attention, samples)}
+def two_gpus() -> Iterator[Capture]:
+    """Give what takes two GPUs: data-parallel training in its ways, and collectives."""
+    for way in ("naive", "flat", "overlapped", "bucketed"):
+        words = ("ddp", "--strategy", way, *TRACED)
+        yield Capture(f"ddp-{way}", words)
+    for elements in (2**18, 2**22, 2**26, 2**28):
+        yield Capture(f"allreduce-{elements}", ("allreduce", "--elements", str(elements), *TIMED))
+
+
+PARTS: Final = {
+    one.__name__: one for one in (training, course, compiled, attention, samples, two_gpus)
+}
 
 
 def run(captures: list[Capture], out: Path, device: str, limit_s: float) -> None:
@@ -165,6 +197,11 @@ def _is_done(path: Path) -> bool:
 def _gpt2(size: str, context: int, name: str, *words: str) -> Capture:
     full = (f"gpt2-{size}", "--ctx", str(context), *words)
     return Capture(f"gpt2-{size}-ctx{context}-{name}", full)
+
+
+def _course(size: str, context: int, dtype: str, *words: str) -> Capture:
+    full = (f"gpt2-cs336-{size}", "--ctx", str(context), "--dtype", dtype, *words, *TIMED)
+    return Capture("-".join((f"cs336-{size}-ctx{context}", dtype, *words[1:])), full)
 
 
 def main() -> int:

@@ -130,10 +130,21 @@ def joined(
 
 
 def _renumbered(work: pl.DataFrame, held: pl.DataFrame) -> pl.DataFrame:
-    """Return what was held with the steps' numbers of the work, where names tell them."""
-    numbers = dict(work.select("step_name", "step").drop_nulls().unique().iter_rows())
-    if not set(numbers) & set(held["step_name"].drop_nulls()):
+    """Return what was held with the steps' numbers of the work, where names tell them.
+
+    Where all steps have one name, the last ones of both recordings are the same step: warm-up
+    steps that only one of them has come before.
+    """
+    steps, others = (
+        frame.select("step_name", "step").drop_nulls().unique() for frame in (work, held)
+    )
+    numbers = dict(steps.iter_rows())
+    if not set(numbers) & set(others["step_name"]):
         return held
+    if max(len(numbers), others["step_name"].n_unique()) == 1:
+        last, other = (numbered.select(pl.col("step").max()).item() for numbered in (steps, others))
+        shifted = held.with_columns(pl.col("step") + (last - other))
+        return shifted.filter(pl.col("step").is_null() | (pl.col("step") >= 0))
     step = pl.col("step_name").replace_strict(numbers, default=None, return_dtype=pl.Int32)
     return held.with_columns(
         step=pl.when(pl.col("step_name").is_null()).then("step").otherwise(step)

@@ -22,6 +22,8 @@ _ENVIRONMENT: Final = re.compile(
     r"(CUDA|CUBLAS|CUDNN|NCCL|GLOO|NVIDIA|PYTORCH|TORCH|TORCHINDUCTOR|TORCHDYNAMO|TRITON|OMP|MKL"
     r"|KMP|TRACELENS)_\w+|OMP_NUM_THREADS|WORLD_SIZE|MALLOC_CONF|LD_PRELOAD"
 )
+_OF_IMAGES: Final = ("NVIDIA_REQUIRE_CUDA",)
+"""What an image asks of its host's driver, at length, and no program reads."""
 _SECRETS: Final = re.compile(r"(?i)token|secret|passw|credential|_key$|auth")
 _SMI: Final = (
     "index", "name", "uuid", "driver_version", "memory.total", "memory.free", "power.limit",
@@ -111,7 +113,8 @@ def _facts(torch: dict[str, Any], smi: list[dict[str, str]]) -> dict[str, Any]:
 
 def environment(variables: Any) -> dict[str, str]:
     """Return the variables that change what a GPU program does, without secrets."""
-    kept = (name for name in sorted(variables) if _ENVIRONMENT.fullmatch(name))
+    known = (name for name in sorted(variables) if _ENVIRONMENT.fullmatch(name))
+    kept = (name for name in known if name not in _OF_IMAGES)
     return {name: variables[name] for name in kept if not _SECRETS.search(name)}
 
 
