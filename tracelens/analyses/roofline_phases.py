@@ -82,24 +82,27 @@ def summed(work: pl.DataFrame, by: list[str], on: Ceilings | None) -> pl.DataFra
 
 
 def of_sums(on: Ceilings | None) -> dict[str, pl.Expr]:
-    """Return the columns that follow from `SUMS` and `busy_ns`; without ceilings they are null."""
+    """Return the columns that follow from `SUMS` and `busy_ns`.
+
+    Where no cost is known, or there are no ceilings to hold it against, they are null.
+    """
+    known = pl.col("known_ns") > 0
     found = {
         "mfu": pl.col("matmul_ns") / pl.col("busy_ns"),
         "mbu": pl.col("memory_ns") / pl.col("busy_ns"),
         "bound_ns": pl.col("bound_ns"),
         "lost_ns": pl.col("lost_ns"),
-        "bound": pl.when(pl.col("bound_ns") > 0).then(
-            pl.when(pl.col("compute_bound_ns") * 2 >= pl.col("bound_ns"))
-            .then(pl.lit("compute"))
-            .otherwise(pl.lit("memory"))
-        ),
+        "bound": pl.when(pl.col("compute_bound_ns") * 2 >= pl.col("bound_ns"))
+        .then(pl.lit("compute"))
+        .otherwise(pl.lit("memory")),
     }
     if on is None:
         found = {name: pl.lit(None) for name in found}
     return {
+        **{name: pl.when(known).then(name) for name in ("flops", "bytes")},
+        **{name: pl.when(known).then(value) for name, value in found.items()},
         "known_share": (pl.col("known_ns") / pl.col("time_ns")).fill_nan(0.0),
         "intensity": pl.when(pl.col("bytes") > 0).then(pl.col("flops") / pl.col("bytes")),
-        **found,
     }
 
 

@@ -134,13 +134,21 @@ def _busy(made: dict[str, Filled]) -> dict[str, float]:
 
 
 def _sentences(made: dict[str, Filled]) -> Iterator[str]:
-    if "roofline_totals" in made:
-        for row in made["roofline_totals"].frame.head(1).to_dicts():
-            yield from _of_all(row)
-    if "roofline" in made:
-        yield from _of_ops(made["roofline"].frame)
+    if "roofline_totals" in made and "roofline" in made:
+        first, of_rank = _of_first_rank(made["roofline_totals"].frame)
+        ops, _ = _of_first_rank(made["roofline"].frame)
+        said = [text for row in first.to_dicts() for text in _of_all(row)]
+        yield from (of_rank + text for text in (*said, *_of_ops(ops)))
     if "roofline_formulas" in made:
         yield from _of_step(made["roofline_formulas"].frame.to_dicts())
+
+
+def _of_first_rank(frame: pl.DataFrame) -> tuple[pl.DataFrame, str]:
+    """Return the rows of the first of several ranks, and what a sentence on it begins with."""
+    if "rank" not in frame.columns or frame.is_empty():
+        return frame, ""
+    rank = frame["rank"][0]
+    return frame.filter(pl.col("rank").eq_missing(pl.lit(rank))), f"Rank {rank}: "
 
 
 def _of_all(row: dict[str, Any]) -> Iterator[str]:
