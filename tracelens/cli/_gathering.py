@@ -36,6 +36,7 @@ class Gatherer:
         self._names = names
         self._cut = cut
         self._cache = cache
+        self._places: list[Place] = []
 
     def runs(self, paths: Sequence[Path]) -> list[Run]:
         """Return the runs that lie at the paths, in order, under labels that tell them apart.
@@ -53,6 +54,30 @@ class Gatherer:
         labels = _labels([one.path for one in found])
         return [replace(one, label=label) for one, label in zip(found, labels, strict=True)]
 
+    def comparison(self, runs: Sequence[Run]) -> Report:
+        """Return how the runs differ from the first of them.
+
+        Raises:
+            TracelensError: they cannot be compared.
+        """
+        from tracelens import executors
+        from tracelens.executors import Failed
+        from tracelens.tables import compare
+        from tracelens.tables.compare.reading import Read, Task, read, side_of
+
+        files = list(dict.fromkeys(r.path for place in self._places for r in place.recordings))
+        tasks = [Task(file, self._cut.phase_rules, self._cache) for file in files]
+        answers = executors.each(read, tasks)
+        for answer in answers:
+            if isinstance(answer, Failed):
+                raise answer.error or NothingToShowError(f"a recording was not read: {answer.text}")
+        reads = {f: a for f, a in zip(files, answers, strict=True) if isinstance(a, Read)}
+        sides = [
+            side_of(place, {r.path: reads[r.path] for r in place.recordings}, run.label)
+            for place, run in zip(self._places, runs, strict=True)
+        ]
+        return compare.report(sides)
+
     def _of(self, place: Place) -> Iterator[Run]:
         """Give the runs of one place; files are hashed while others are read."""
         from tracelens.reports import provenance
@@ -66,6 +91,7 @@ class Gatherer:
                 found = list(self._together(place))
             for run, of in found:
                 files = tuple(file for path in of for file in hashes[path].result())
+                self._places.append(_part(place, of))
                 yield replace(run, files=files, manifest=_manifest(place))
 
     def _single(self, path: Path) -> Run:
@@ -152,6 +178,14 @@ class Gatherer:
         from tracelens.tables.memory_report import MEMORY
 
         return build.report_on(memory, TABLES, MEMORY)
+
+
+def _part(place: Place, paths: Sequence[Path]) -> Place:
+    """Return a place with some of its recordings alone."""
+    if len(paths) == len(place.recordings):
+        return place
+    kept = tuple(recording for recording in place.recordings if recording.path in paths)
+    return replace(place, path=paths[0], recordings=kept, declared=False)
 
 
 def _manifest(place: Place) -> Manifest | None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from tracelens.cli import _files, _options
-from tracelens.errors import UsageError
+from tracelens.errors import NothingToShowError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tracelens.cli._gathering import Gatherer
     from tracelens.reports import Document
     from tracelens.reports.subject import Run, Subject
 
@@ -103,10 +105,16 @@ def report(  # noqa: PLR0917 (click passes them by keyword)
     from tracelens.cli._gathering import Gatherer
     from tracelens.links.linked import Cut
     from tracelens.reports import build
+    from tracelens.reports.subject import Subject
 
     cut = Cut(phase_rules=_options.rules("--phases", phase_rules))
-    runs = Gatherer(build.tables(), cut, cache=not no_cache).runs(paths)
-    subject = _subject(runs, targets, ceilings)
+    gatherer = Gatherer(build.tables(), cut, cache=not no_cache)
+    runs = gatherer.runs(paths)
+    subject = Subject(tuple(runs), ceilings=ceilings)
+    if len(runs) > 1:
+        subject = _with_comparison(subject, gatherer)
+    if targets is not None:
+        subject = _with_grades(subject, targets, paths, cache=not no_cache)
     rows = 20 if top is None else top or None
     document = build.document(subject, title or _title(runs), date=date, top=rows)
     _write(document, form, output, folder)
@@ -157,12 +165,20 @@ def _check(
             _files.check_folder_free(place, paths, force=force)
 
 
-def _subject(runs: Sequence[Run], targets: Path | None, ceilings: Path | None) -> Subject:
-    from tracelens.reports.subject import Subject
+def _with_comparison(subject: Subject, gatherer: Gatherer) -> Subject:
+    """Return the subject with how its runs differ, or with why that cannot be told."""
+    try:
+        return replace(subject, comparison=gatherer.comparison(subject.runs))
+    except (UsageError, NothingToShowError) as error:
+        return replace(subject, why_not={**subject.why_not, "comparison": str(error)})
 
-    if targets is not None:
-        raise UsageError("--targets: not yet.")
-    return Subject(tuple(runs), ceilings=ceilings)
+
+def _with_grades(subject: Subject, file: Path, paths: Sequence[Path], *, cache: bool) -> Subject:
+    """Return the subject with which targets its runs meet."""
+    from tracelens import targets
+
+    asked = targets.load(file)
+    return replace(subject, grades=targets.report(asked, targets.measured(paths, cache=cache)))
 
 
 def _title(runs: Sequence[Run]) -> str:

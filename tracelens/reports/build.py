@@ -21,7 +21,7 @@ ORDER: Final = (
 TABLES: Final = (
     "totals", "overview", "families", "graphs", "kernels", "ops", "steps", "gaps", "launch_delay",
     "copies", "cpu_phases", "devices", "ranks", "collectives", "memory_by_phase",
-    "roofline_phases", "roofline", "findings",
+    "roofline_totals", "roofline_phases", "roofline", "findings",
 )  # fmt: skip
 """The tables of GPU work that sections ask for; those that no release has yet are passed over."""
 

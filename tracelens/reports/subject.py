@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tracelens.errors import NothingToShowError
 from tracelens.findings import joined
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from tracelens.reports import Block
     from tracelens.reports.provenance import File
     from tracelens.tables import Filled, Report
+
+
+_SUBSTANCE: Final = ("overview", "graphs", "copies", "steps", "ops", "cpu_phases", "ranges")
+"""Tables that hold rows only where something was recorded; totals have one of zeros."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Run:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to show of it."""
-        return not any(table.frame.height for report in self.reports() for table in report.tables)
+        return self.memory is None and not any(map(self.table, _SUBSTANCE))
 
     def reasons(self) -> list[str]:
         """Return why things are missing, each reason once."""

@@ -19,11 +19,13 @@ def _make(subject: Subject) -> Iterator[Block]:
     if report is None:
         raise NothingToShowError(subject.why_not.get("comparison", "there is one run alone"))
     yield Paragraph(report.headline)
+    first, *others = (run.label for run in subject.runs)
+    yield Paragraph(f"A is {first}, B is {' or '.join(others)}.", "note")
     if report.findings:
         yield Points(tuple(map(Point, report.findings)))
     for filled in report.tables:
         if filled.frame.height:
-            yield Grid(f"compare_{filled.name}", filled)
+            yield Grid(filled.name, filled)
     yield from (Paragraph(line, "note") for line in report.trust)
     yield from (Paragraph(f"Warning: {text}", "warning") for text in report.warnings)
     for name, why in report.left_out.items():

@@ -13,6 +13,7 @@ from tracelens.errors import NothingToShowError
 from tracelens.reports import Grid, Paragraph, Section
 from tracelens.reports.drawing import of_bars, of_table
 from tracelens.reports.sections._step import profiled_ns, timed_ns
+from tracelens.reports.sections._told import number
 from tracelens.tables import Column, Filled, Table
 from tracelens.tables.bars import Bar, Part
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tracelens.reports.subject import Run, Subject
 
 _COLOURS: Final = {"without a profiler": "#2f7fc1", "recorded": "#b8791b"}
+_SPEED_UP: Final = "Medians; × is how many times as fast a step is as that of the first run."
 TIMES: Final = Table(
     analysis="step_time",
     title="Step time without a profiler",
@@ -81,9 +83,9 @@ def _of_manifest(run: Run) -> Iterator[str]:
             f"{told.cost['bound_of']} (data sheet): this one reaches "
             f"{units.share(bound * 1e9 / took)} of that."
         )
-    items = told.cost.get("items")
+    items = number(told.cost.get("items"))
     if items and took:
-        unit, rate = told.cost["unit"], items / took * 1e9
+        unit, rate = told.cost.get("unit", "items"), items / took * 1e9
         said = units.rate(rate) if unit == "bytes" else f"{rate:,.4g} {unit}/s"
         yield f"That is {said}."
 
@@ -103,7 +105,7 @@ def _together(subject: Subject) -> Iterator[Block]:
     if len(timed) > 1:
         yield Grid("step_time", table(timed))
     bars = list(_bars(subject))
-    figure = of_bars("step_time_drawn", "Step time and speed-up", bars)
+    figure = of_bars("step_time_drawn", "Step time and speed-up", bars, _SPEED_UP)
     if figure is not None and len(bars) > 1:
         yield figure
 

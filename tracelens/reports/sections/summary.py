@@ -43,6 +43,7 @@ def _sentences(run: Run) -> Iterator[str]:
         yield from _phases(run)
         yield from _families(run)
         yield from _kernel(run)
+        yield from _roofline(run)
     yield from _peak(run)
     yield from _first_finding(run)
 
@@ -109,6 +110,19 @@ def _kernel(run: Run) -> Iterator[str]:
     yield (
         f"The kernel that takes most time is {row['short_name']}: {units.time(row['total_ns'])} in "
         f"{calls}, {units.share(row['share'])} of all kernel time (table kernels)."
+    )
+
+
+def _roofline(run: Run) -> Iterator[str]:
+    if (totals := run.table("roofline_totals")) is None:
+        return
+    row = totals.frame.row(0, named=True)
+    if row["mfu"] is None or row["mbu"] is None or row["impossible"]:
+        return
+    yield (
+        f"While it works, the GPU reaches {units.share(row['mfu'])} of its rate for matrix "
+        f"products (MFU) and {units.share(row['mbu'])} of its memory bandwidth (MBU), in what is "
+        f"of known cost: {units.share(row['known_share'])} of its time (table roofline_totals)."
     )
 
 

@@ -23,7 +23,7 @@ def _make(subject: Subject) -> Iterator[Block]:
         yield Points(tuple(map(Point, report.findings)))
     for filled in report.tables:
         if filled.frame.height:
-            yield Grid(f"targets_{filled.name}", filled)
+            yield Grid(f"targets_{filled.name}".replace("targets_targets", "targets"), filled)
     yield from (Paragraph(line, "note") for line in report.trust)
     yield from (Paragraph(f"Warning: {text}", "warning") for text in report.warnings)
 

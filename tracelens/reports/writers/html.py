@@ -21,7 +21,8 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.4rem;
   border-bottom: 1px solid var(--line); } h3 { margin: 1.4rem 0 .3rem; font-size: 1rem; }
 figure { margin: 1rem 0; } figcaption { color: var(--faint); font-size: .9rem; }
 figcaption b { color: var(--ink); font-weight: 600; }
-nav { columns: 16rem; margin: 1rem 0; font-size: .9rem; } nav a { color: var(--faint); }
+nav { columns: 16rem; margin: 1rem 0; font-size: .9rem; }
+nav a { color: var(--faint); display: block; break-inside: avoid; }
 p { max-width: 60rem; } li { max-width: 60rem; margin: .25rem 0; }
 td code { white-space: nowrap; }
 .facts th { vertical-align: top; } .facts td { white-space: normal; overflow-wrap: anywhere; }
@@ -49,7 +50,7 @@ class _Page:
         if self._document.date:
             yield paragraph(self._document.date, "note")
         named = [(section.name, text(section.title)) for section in self._document.sections]
-        yield "<nav>" + "<br>".join(f'<a href="#{n}">{title}</a>' for n, title in named) + "</nav>"
+        yield "<nav>" + "".join(f'<a href="#{n}">{title}</a>' for n, title in named) + "</nav>"
         for section in self._document.sections:
             yield f'<h2 id="{section.name}">{text(section.title)}</h2>'
             for block in section.blocks:
