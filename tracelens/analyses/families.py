@@ -40,7 +40,7 @@ def families(linked: Linked) -> pl.DataFrame:
 
 
 def by_name(linked: Linked) -> pl.DataFrame:
-    """Return count and time_ns of kernels and graphs by phase, name_id and kind.
+    """Return count and time_ns of kernels and graphs by phase, name_id, kind and `how`.
 
     Names are few: what is asked of families or words of names is asked of hundreds of rows.
     """
@@ -51,7 +51,7 @@ def _by_name(linked: Linked) -> pl.DataFrame:
     return (
         linked.ops.lazy()
         .filter(pl.col("kind").is_in(["kernel", "graph"]))
-        .group_by("phase", "name_id", "kind")
+        .group_by("phase", "name_id", "kind", "how")
         .agg(
             count=pl.len().cast(pl.Int64),
             time_ns=(pl.col("end_ns") - pl.col("start_ns")).sum(),

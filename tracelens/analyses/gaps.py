@@ -8,7 +8,7 @@ import polars as pl
 
 from tracelens.analyses import Analysis
 from tracelens.analyses.longest_gaps import with_neighbours
-from tracelens.links.idle import SCHEMA, idle
+from tracelens.links.idle import sums
 from tracelens.trace.store import remembered
 
 if TYPE_CHECKING:
@@ -42,23 +42,13 @@ def _fits(frame: pl.DataFrame) -> bool:
 
 def _gaps(linked: Linked) -> pl.DataFrame:
     key = ["device", "cause"]
-    times = [pl.DataFrame(schema={c: SCHEMA[c] for c in (*key, "idle_ns")})]
-    longest = pl.DataFrame(schema=SCHEMA)
-    for part in idle(linked):
-        times.append(part.select(times[0].columns))
-        firsts = part.filter(pl.col("idle_ns") == pl.col("idle_ns").max().over(key))
-        both = pl.concat([longest, firsts]).sort("idle_ns", "start_ns", descending=[True, False])
-        longest = both.unique(key, keep="first", maintain_order=True)
-    by_cause = (
-        pl.concat(times)
-        .group_by(key)
-        .agg(
-            gaps=pl.len().cast(pl.Int64),
-            total_ns=pl.col("idle_ns").sum(),
-            median_ns=pl.col("idle_ns").median(),
-        )
+    found = sums(linked)
+    by_cause = found.times.group_by(key).agg(
+        gaps=pl.len().cast(pl.Int64),
+        total_ns=pl.col("idle_ns").sum(),
+        median_ns=pl.col("idle_ns").median(),
     )
-    around = with_neighbours(linked, longest).rename({"idle_ns": "longest_ns"})
+    around = with_neighbours(linked, found.longest_of).rename({"idle_ns": "longest_ns"})
     return (
         by_cause.join(around, on=key, nulls_equal=True)
         .rename({"total_ns": "idle_ns"})

@@ -8,13 +8,12 @@ import polars as pl
 
 from tracelens.analyses import Analysis
 from tracelens.analyses.api import plain_name
-from tracelens.links.idle import SCHEMA, idle
+from tracelens.links.idle import SCHEMA, sums
 from tracelens.trace.store import remembered
 
 if TYPE_CHECKING:
     from tracelens.links.linked import Linked
 
-MOST: Final = 1000
 _COLUMNS: Final = (
     "idle_ns", "cause", "before_name", "after_name", "call", "device", "thread", "start_ns",
     "end_ns",
@@ -28,22 +27,18 @@ def longest_gaps(linked: Linked) -> pl.DataFrame:
     `call` is the last CUDA call of the launching thread before it launched the op after the gap;
     null where that op had been launched before the gap began.
     """
+    return with_neighbours(linked, longest(linked)).select(_COLUMNS)
+
+
+def longest(linked: Linked) -> pl.DataFrame:
+    """Return the same idle times as `links.idle` has them: with op_ids and rows of calls."""
     if linked.whole:
-        return remembered(linked.trace, "longest_gaps", lambda: _longest(linked), _fits)
-    return _longest(linked)
+        return remembered(linked.trace, "longest_idle", lambda: sums(linked).longest, _fits)
+    return sums(linked).longest
 
 
 def _fits(frame: pl.DataFrame) -> bool:
-    times = ("idle_ns", "start_ns", "end_ns")
-    return frame.columns == list(_COLUMNS) and all(frame.schema[t] == pl.Int64 for t in times)
-
-
-def _longest(linked: Linked) -> pl.DataFrame:
-    longest = pl.DataFrame(schema=SCHEMA)
-    for part in idle(linked):
-        both = pl.concat([longest, part.top_k(MOST, by="idle_ns")])
-        longest = both.sort("idle_ns", "start_ns", descending=[True, False]).head(MOST)
-    return with_neighbours(linked, longest).select(_COLUMNS)
+    return dict(frame.schema) == dict(SCHEMA)
 
 
 def with_neighbours(linked: Linked, rows: pl.DataFrame) -> pl.DataFrame:

@@ -32,9 +32,11 @@ def kernels(linked: Linked) -> pl.DataFrame:
     Raises:
         NothingToShowError: no kernel was recorded.
     """
-    found = by_name(linked).filter(pl.col("kind") == "kernel")
-    if found.is_empty():
+    ran = by_name(linked).filter(pl.col("kind") == "kernel")
+    if ran.is_empty():
         raise NothingToShowError("no kernel was recorded")
+    key = ["phase", "name_id", "kind"]
+    found = ran.group_by(key, maintain_order=True).agg(pl.col("count", "time_ns").sum())
     named = found.join(linked.names, on=["name_id", "kind"], how="left", maintain_order="left")
     return named.with_columns(pl.col("phase").cast(pl.String))
 

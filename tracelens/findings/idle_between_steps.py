@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from tracelens import units
-from tracelens.analyses.steps import with_step
+from tracelens.analyses.longest_gaps import longest
+from tracelens.analyses.steps import step_at
 from tracelens.analyses.totals import totals
 from tracelens.errors import NothingToShowError
 from tracelens.findings import Evidence, Finding, Rule
 from tracelens.findings._work import LEAST_IDLE
-from tracelens.trace.intervals import busy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tracelens.links.linked import Linked
-
-_KEY = ["pid", "device"]
 
 
 def _find(linked: Linked) -> Iterator[Finding]:
@@ -33,7 +31,7 @@ def _find(linked: Linked) -> Iterator[Finding]:
     share = idle_ns / sums["span_ns"]
     if share < LEAST_IDLE:
         return
-    each = units.time(idle_ns / between.height)
+    each = units.time(idle_ns / (linked.steps.height - linked.steps["pid"].n_unique()))
     yield Finding(
         rule="idle_between_steps",
         says=(
@@ -52,36 +50,24 @@ def _find(linked: Linked) -> Iterator[Finding]:
 
 
 def _between(linked: Linked) -> pl.DataFrame:
-    """Return idle_ns for each time between the work of two steps, by process and device."""
-    ops = with_step(linked).select(*_KEY, "step", "start_ns", "end_ns")
-    extents = (
-        ops.filter(pl.col("step").is_not_null())
-        .group_by(*_KEY, "step")
-        .agg(pl.col("start_ns").min(), pl.col("end_ns").max())
-        .sort(*_KEY, "step")
+    """Return those of the longest idle times around which work of different steps ran.
+
+    Those are nearly all that there are: more than a thousand steps would have to be recorded, or
+    each with many pauses beside.
+    """
+    found = longest(linked)
+    before, after = (_steps_of(linked, found[side]) for side in ("before", "after"))
+    one_process = before["pid"].eq_missing(after["pid"])
+    return found.filter(one_process & before["step"].ne_missing(after["step"]))
+
+
+def _steps_of(linked: Linked, ops: pl.Series) -> pl.DataFrame:
+    """Return pid of each op and the step that launched it, null outside of all."""
+    named = linked.ops.filter(pl.col("op_id").is_in(ops.implode())).select(
+        "op_id", "pid", time_ns="launch_ns"
     )
-    times = (
-        extents.with_columns(until_ns=pl.col("start_ns").shift(-1).over(_KEY))
-        .filter(pl.col("until_ns") > pl.col("end_ns"))
-        .select(*_KEY, from_ns="end_ns", until_ns="until_ns")
-        .sort("from_ns")
-        .with_row_index("place")
-    )
-    # What was launched outside of steps may work in between.
-    outside = (
-        ops.filter(pl.col("step").is_null())
-        .select(*_KEY, "start_ns", "end_ns")
-        .join(times, on=_KEY)
-        .filter(pl.col("start_ns") < pl.col("until_ns"), pl.col("end_ns") > pl.col("from_ns"))
-        .with_columns(
-            pl.max_horizontal("start_ns", "from_ns").alias("start_ns"),
-            pl.min_horizontal("end_ns", "until_ns").alias("end_ns"),
-        )
-    )
-    worked = busy(outside.lazy(), ["place"]).select("place", "busy_ns").collect()
-    joined = times.join(worked, on="place", how="left").with_columns(pl.col("busy_ns").fill_null(0))
-    length = pl.col("until_ns") - pl.col("from_ns")
-    return joined.select(*_KEY, idle_ns=length - pl.col("busy_ns"))
+    numbers = named.with_columns(step=step_at(linked, named))
+    return ops.to_frame("op_id").join(numbers, on="op_id", how="left", maintain_order="left")
 
 
 FINDING = Rule(_find)

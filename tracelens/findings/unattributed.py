@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from tracelens import units
+from tracelens.analyses.families import by_name
 from tracelens.errors import NothingToShowError
 from tracelens.findings import Evidence, Finding, Rule
 
@@ -28,9 +29,7 @@ _WHY: Final = {
 def _find(linked: Linked) -> Iterator[Finding]:
     if linked.phase_source == "none":
         raise NothingToShowError("no phases are known")
-    took = pl.col("end_ns") - pl.col("start_ns")
-    work = linked.ops.lazy().filter(pl.col("kind").is_in(["kernel", "graph"]))
-    by_how = work.group_by(pl.col("how").cast(pl.String)).agg(time=took.sum()).collect()
+    by_how = by_name(linked).group_by(pl.col("how").cast(pl.String)).agg(pl.col("time_ns").sum())
     times = dict(by_how.iter_rows())
     whole_ns = sum(times.values())
     lost_ns = sum(times.get(how, 0) for how in _WHY)

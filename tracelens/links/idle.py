@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import polars as pl
 
@@ -35,6 +35,45 @@ _MOST_THREADS: Final = 32
 _PART_ROWS: Final = 4_000_000
 BLOCKING: Final = r"(?i)synchronize|^cu(da)?memcpy[^a]*(_v\d+)?$|^cu(da)?(free|malloc|memalloc)"
 """Names of calls that wait for the GPU: synchronisations, blocking copies, allocations."""
+
+
+MOST: Final = 1000
+"""So many of the longest idle times are kept."""
+
+
+class Sums(NamedTuple):
+    """What one pass over all idle times gives.
+
+    ``times`` has device, cause and idle_ns of each; ``longest_of`` the longest of each device and
+    cause and ``longest`` the `MOST` longest of all, as `idle` gives them.
+    """
+
+    times: pl.DataFrame
+    longest_of: pl.DataFrame
+    longest: pl.DataFrame
+
+
+def sums(linked: Linked) -> Sums:
+    """Look at every idle time, once."""
+    return linked.once("idle sums", _sums)
+
+
+def _sums(linked: Linked) -> Sums:
+    key = ["device", "cause"]
+    times = [pl.DataFrame(schema={name: SCHEMA[name] for name in (*key, "idle_ns")})]
+    longest_of = longest = pl.DataFrame(schema=SCHEMA)
+    for part in idle(linked):
+        times.append(part.select(times[0].columns))
+        firsts = part.filter(pl.col("idle_ns") == pl.col("idle_ns").max().over(key))
+        both = _longest_first(pl.concat([longest_of, firsts]))
+        longest_of = both.unique(key, keep="first", maintain_order=True)
+        more = pl.concat([longest, part.top_k(MOST, by="idle_ns")])
+        longest = _longest_first(more).head(MOST)
+    return Sums(pl.concat(times), longest_of, longest)
+
+
+def _longest_first(found: pl.DataFrame) -> pl.DataFrame:
+    return found.sort("idle_ns", "start_ns", descending=[True, False])
 
 
 def idle(linked: Linked) -> Iterator[pl.DataFrame]:

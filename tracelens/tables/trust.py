@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from tracelens import units
+from tracelens.analyses.families import by_name
 from tracelens.analyses.kernels import kernels
 from tracelens.analyses.totals import totals
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from tracelens.links.linked import Linked
 
-_TOOK = pl.col("end_ns") - pl.col("start_ns")
 _HOW = {
     "own_thread": "own thread",
     "same_process": "by process",
@@ -80,8 +80,7 @@ def named_gpus(counts: Mapping[str, int]) -> list[str]:
 
 
 def _attribution(linked: Linked) -> str:
-    work = linked.ops.lazy().filter(pl.col("kind").is_in(["kernel", "graph"]))
-    rows = work.group_by("how").agg(time=_TOOK.sum()).collect()
+    rows = by_name(linked).group_by("how").agg(pl.col("time_ns").sum())
     times = {how: time for how, time in rows.iter_rows() if time}
     total = sum(times.values())
     if linked.phase_source == "none":
