@@ -43,6 +43,7 @@ class _Heard:
     results: list[Result] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
     begun: str | None = None
+    said: str | None = None
     passed: int = 0
     over: bool = False
 
@@ -149,9 +150,9 @@ def _take(line: Line, heard: _Heard, say: Callable[[str], None]) -> None:
             say(f"Measuring {tools.plain(line.device)}")
         heard.device, heard.is_gpu = line.device, line.is_gpu
     elif line.begun is not None:
-        if line.begun != heard.begun:
+        if line.begun != heard.said:
             say(line.begun)
-        heard.begun = line.begun
+        heard.begun = heard.said = line.begun
         return
     elif line.over:
         heard.over = True

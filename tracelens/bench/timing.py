@@ -98,7 +98,7 @@ def sampled(run: Callable[[int], float], wanted: Effort, most_calls: int = 1_000
     spent = 0.0
     while True:
         took = run(calls)
-        samples.append(took / calls)
+        samples.append(max(took, 1e-9) / calls)  # a clock may tick slowly
         spent += max(took, 1e-6)
         if len(samples) >= wanted.least:
             if standard_error(samples) <= wanted.precision:

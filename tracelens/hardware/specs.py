@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import re
-import tomllib
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -128,6 +127,8 @@ def devices() -> tuple[Device, ...]:
 
 @functools.cache
 def _known() -> tuple[tuple[re.Pattern[str], Device], ...]:
+    import tomllib
+
     file = importlib.resources.files("tracelens.hardware") / "devices.toml"
     stated = tomllib.loads(file.read_text(encoding="utf-8"))
     sources = {key: Source(**one) for key, one in stated["source"].items()}
