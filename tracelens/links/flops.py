@@ -69,7 +69,7 @@ def flops(name: str, dims: str | None, inputs: str | None) -> int | None:
 
 
 def _is_shape(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(size, int) and size >= 0 for size in value)
+    return isinstance(value, list) and all(type(size) is int and size >= 0 for size in value)
 
 
 def _mm(shapes: Shapes) -> int | None:

@@ -97,7 +97,10 @@ def _elementwise(places: int, operations: int = 1, result: str = "") -> Formula:
         shape = _broadcast(inputs) if inputs else None
         if shape is None:
             return None
-        out = given or of(shape, _result(inputs, result))
+        # A result that is not as large yet as it will be is recorded as empty.
+        fits = given is not None and list(given.shape) == shape
+        dtype = given.dtype if given else _result(inputs, result)
+        out = given if given and fits else of(shape, dtype)
         return Moved(_sum(inputs), out.bytes, operations * prod(shape), _alike(inputs))
 
     return count
@@ -225,7 +228,7 @@ def _norm(operations: int, statistics: int) -> Formula:
 
 
 def _norm_backward(operations: int, at: int, mask: int) -> Formula:
-    """Return the formula of a norm's gradients: gradient, input, …, weight and bias from ``at``.
+    """Return the formula of a norm's gradients: gradient, input, …, the weight ``at`` its place.
 
     ``mask`` is the place of what tells which of the gradients are asked for.
     """
@@ -235,10 +238,9 @@ def _norm_backward(operations: int, at: int, mask: int) -> Formula:
         asked = [is_true(flag) for flag in call.scalar(mask).strip("[]").split(",")]
         if first is None or len(asked) < 2:
             return None
-        weights = (call.tensor(place) for place in range(at, at + len(asked) - 1))
-        written = asked[0] * of(first.shape, first.dtype).bytes + sum(
-            flag * weight.bytes for flag, weight in zip(asked[1:], weights, strict=True) if weight
-        )
+        weight = call.tensor(at)  # which the bias is as large as
+        gradients = sum(asked[1:]) * (weight.bytes if weight else 0)
+        written = asked[0] * of(first.shape, first.dtype).bytes + gradients
         return Moved(_sum(call.tensors()), written, operations * first.elements)
 
     return count
