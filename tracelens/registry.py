@@ -126,7 +126,7 @@ def _built_in(room: Room) -> list[Entry]:
 def _entry(room: Room, file: Path, folder: Path) -> Entry | None:
     stem = file.stem if file.parent == folder else file.parent.name
     text = file.read_text(encoding="utf-8")
-    if stem == "__init__" or f"\n{room.constant}" not in text:
+    if stem == "__init__" or not re.search(rf"^{room.constant}\b", text, re.MULTILINE):
         return None
     return Entry(stem, f"{room.package}.{stem}", _summary(text), room.constant)
 
