@@ -32,6 +32,7 @@ Examples:
   tracelens compare before.sqlite after.sqlite --format markdown -o comment.md
 """
 _REGRESSION: Final = 1
+_FEW_BYTES: Final = 16 << 20
 _TOP_OF_TEXT: Final = 10
 _TOP: Final = 20
 
@@ -189,12 +190,17 @@ def _sides(
 
     places = [_place(path, rank) for _, path in named]
     files = list(dict.fromkeys(r.path for place in places for r in place.recordings))
+    tasks = [Task(file, phases, cache) for file in files]
     with _progress.shown("Reading") as progress:
-        answers = executors.each(
-            read,
-            [Task(file, phases, cache) for file in files],
-            done=lambda done, total: progress(f"{total} recordings", done, total),
-        )
+        if sum(map(_bytes, files)) < _FEW_BYTES:
+            # Starting a process takes longer than reading a small recording.
+            answers = [executors.guarded(read, task) for task in tasks]
+        else:
+            answers = executors.each(
+                read,
+                tasks,
+                done=lambda done, total: progress(f"{total} recordings", done, total),
+            )
     reads = dict(zip(files, answers, strict=True))
     labels = distinct([name or path.name or str(path) for name, path in named])
     turns: dict[str, list[Side]] = {}
@@ -205,6 +211,14 @@ def _sides(
     if len(sides) < 2:
         raise UsageError("All runs have one name: name two runs at least.")
     return sides
+
+
+def _bytes(path: Path) -> int:
+    """Return the size of a file; folders and what cannot be looked at count as large."""
+    try:
+        return path.stat().st_size if path.is_file() else _FEW_BYTES
+    except OSError:
+        return _FEW_BYTES
 
 
 def _place(path: Path, rank: int | None) -> Place:

@@ -68,12 +68,8 @@ def matched(a: Side, b: Side) -> list[Match]:
     found = [Match(mine[n].family, (n,), (n,), SAME) for n in mine if n in other]
     left = {n: k for n, k in mine.items() if n not in other}
     right = {n: k for n, k in other.items() if n not in mine}
-    for how, pairs in (
-        (SPELLED, _by_spelling(left, right)),
-        (USED, _by_use(left, right)),
-        (ALIKE, _one_by_one(left, right)),
-    ):
-        for was, now in pairs:
+    for how, pairs_of in ((SPELLED, _by_spelling), (USED, _by_use), (ALIKE, _one_by_one)):
+        for was, now in pairs_of(left, right):
             kernel = left[was[0]]
             found.append(Match(kernel.family, was, now, _said(how, kernel)))
             left = {n: k for n, k in left.items() if n not in was}

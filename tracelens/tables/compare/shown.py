@@ -79,7 +79,7 @@ TABLES: Final = {
         analysis="compare_phase",
         title="By phase",
         columns=(Column("phase", "phase", "text"), *_CALLS, *_TIMES, *_VERDICT, *_SUMS),
-        note=f"Sums of durations of GPU work (or, without any, of ops on the CPU). {_PER_STEP} {_NOISE}",
+        note=f"Sums of durations of GPU work (without any: ops on the CPU). {_PER_STEP} {_NOISE}",
     ),
     "compare_family": Table(
         analysis="compare_family",
