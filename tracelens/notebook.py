@@ -517,6 +517,8 @@ class Findings(Sequence["Finding"]):
     ``could_not`` tells of each rule that could not look why (rule -> reason).
     """
 
+    could_not: Mapping[str, str]
+
     def __init__(self, name: str, looked: Looked) -> None:
         self._title = f"What stands out of {name}"
         self._found = looked.findings

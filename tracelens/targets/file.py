@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SCHEMA: Final = 1
 _LARGEST_BYTES: Final = 8 << 20
 _TYPO: Final = 0.8
+_LARGEST: Final = 10**30
 
 
 @dataclass(frozen=True)
@@ -318,6 +319,7 @@ def _needs(asked: _Needs | None) -> Needs | None:
     options = {name.replace("-", "_"): value for name, value in asked.options.items()}
     cost = workload.make(kind, {**preset, **options}).cost()
     parts = tuple(part for phase in cost.phases.values() for part in phase)
+    _check_size(cost.flops, sum(part.bytes for part in parts), cost.items)
     return Needs(parts, cost.items, cost.memory_bytes, f"by the formulas of {asked.workload}")
 
 
@@ -326,8 +328,14 @@ def _stated(asked: _Needs) -> Needs:
         raise ValueError(f"its cost has the unknown dtype {asked.dtype!r}")
     if not (asked.flops > 0 or asked.bytes > 0) or min(asked.flops, asked.bytes) < 0:
         raise ValueError("its cost has neither a workload nor flops or bytes above zero")
+    _check_size(asked.flops, asked.bytes, asked.items)
     part = Work("work", int(asked.flops), int(asked.bytes), asked.dtype, matmul=asked.matmul)
     return Needs((part,), asked.items, int(asked.bytes))
+
+
+def _check_size(*numbers: float) -> None:
+    if not all(0 <= number < _LARGEST for number in numbers):
+        raise ValueError("its cost is no number of FLOP, bytes and items that work could have")
 
 
 def _ladder(said: _Grades, targets: Sequence[Target]) -> Ladder:

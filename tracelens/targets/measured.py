@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from tracelens.links.linked import Linked
+    import polars as pl
+
     from tracelens.targets.file import Target
     from tracelens.targets.quantities import Dimension
 
 _TIMER: Final = "timer"
 _TIMES: Final = ("step_time", "latency")
+_OF_RECORDING: Final = "GPU time of the recording"
 _LARGEST_BYTES: Final = 256 << 20
+_LARGEST: Final = 1e30
 _HEAD_BYTES: Final = 1 << 16
 _ROWS: Final = re.compile(rb'\A\s*[\[{].*"(?:metric|rows)"\s*:', re.DOTALL)
 _EVENTS: Final = re.compile(rb'"(?:traceEvents|ph)"\s*:')
@@ -83,49 +86,72 @@ class Measured:
 
 
 class Recording:
-    """A recording, read when it is first asked."""
+    """A recording, which is read when it is first asked; what is kept of it is small."""
 
     def __init__(self, trace: Path | None, snapshot: Path | None, *, cache: bool) -> None:
         self._trace = trace
         self._snapshot = snapshot
         self._cache = cache
 
-    @cached_property
-    def linked(self) -> Linked | None:
-        """The recording with its GPU work attributed; None: it holds memory alone."""
-        from tracelens.links.linked import link
-
-        if self._trace is None:
-            return None
-        return link(open_trace(self._trace, cache=self._cache))
-
     @property
     def gpu(self) -> str | None:
-        """The name of the GPU that did the work, where it is one kind."""
-        from tracelens.tables.trust import gpus
-
-        names = gpus(self.linked) if self.linked and self.linked.ops.height else {}
-        return next(iter(names)) if len(names) == 1 else None
+        """The name of the GPU that did the work, where it is of one kind."""
+        return self._work.gpu if self._work else None
 
     def read(self, target: Target) -> Reading | None:
         """Return what the recording says of a metric; None: nothing."""
-        try:
-            if target.metric == "peak_memory":
-                return self._peak()
-            ask = _OF_WORK.get(target.metric)
-            return ask(self.linked, target) if ask and self.linked else None
-        except NothingToShowError:
-            return None
+        if target.metric == "peak_memory":
+            return self._peak
+        ask = _OF_WORK.get(target.metric)
+        return ask(self._work, target) if ask and self._work else None
 
+    @cached_property
+    def _work(self) -> _Work | None:
+        return None if self._trace is None else _work(self._trace, cache=self._cache)
+
+    @cached_property
     def _peak(self) -> Reading | None:
-        from tracelens.analyses.memory.devices import devices
-        from tracelens.links.memory import remember
-
         source = self._snapshot or self._trace
-        if source is None:
-            return None
-        peaks = devices(remember(open_trace(source, cache=self._cache)))["peak_active_bytes"]
-        return Reading(int(peaks.max()), "bytes", how=f"events of {source.name}")  # type: ignore[arg-type]
+        return None if source is None else _peak(source, cache=self._cache)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The GPU work of a recording, reduced: the frames of the analyses of these names."""
+
+    gpu: str | None
+    families: pl.DataFrame
+    steps: pl.DataFrame
+    totals: Mapping[str, int]
+
+
+def _work(path: Path, *, cache: bool) -> _Work:
+    from tracelens.analyses.families import families
+    from tracelens.analyses.steps import steps
+    from tracelens.analyses.totals import totals
+    from tracelens.links.linked import link
+    from tracelens.tables.trust import gpus
+
+    linked = link(open_trace(path, cache=cache))
+    names = gpus(linked) if linked.ops.height else {}
+    return _Work(
+        next(iter(names)) if len(names) == 1 else None,
+        families(linked),
+        steps(linked) if linked.steps.height else linked.steps,
+        totals(linked).row(0, named=True),
+    )
+
+
+def _peak(path: Path, *, cache: bool) -> Reading | None:
+    from tracelens.analyses.memory.devices import devices
+    from tracelens.links.memory import remember
+
+    try:
+        told = devices(remember(open_trace(path, cache=cache)))
+    except NothingToShowError:
+        return None
+    peak = max(told["peak_active_bytes"].to_list())
+    return Reading(peak, "bytes", how=f"events of {path.name}")
 
 
 def found(paths: Iterable[Path], *, cache: bool = True) -> list[Measured]:
@@ -301,63 +327,42 @@ def _per_s(amount: float, step: Reading, dimension: Dimension) -> Reading:
     return Reading(value, dimension, low, high, step.n, f"formulas and {step.how}")
 
 
-def _share(linked: Linked, target: Target) -> Reading | None:
+def _share(work: _Work, target: Target) -> Reading | None:
     """Return what a phase or kind of work takes of the time of kernels and graphs."""
-    from tracelens.analyses.families import families
-
-    rows = families(linked)
-    times = rows["kernel_time_ns"] + rows["graph_time_ns"]
-    if not times.sum():
-        return None
-    for name in ("phase", "family"):
-        if (wanted := getattr(target, name)) is not None:
-            kept = (rows[name].cast(str) == wanted).fill_null(value=False)
-            rows, times = rows.filter(kept), times.filter(kept)
-    whole = families(linked).select(("kernel_time_ns", "graph_time_ns")).sum().row(0)
-    return Reading(float(times.sum()) / sum(whole), "share", how="GPU time of the recording")
+    mine = whole = 0
+    for row in work.families.iter_rows(named=True):
+        time = row["kernel_time_ns"] + row["graph_time_ns"]
+        whole += time
+        if target.phase in (None, row["phase"]) and target.family in (None, row["family"]):
+            mine += time
+    return Reading(mine / whole, "share", how=_OF_RECORDING) if whole else None
 
 
-def _totals(linked: Linked) -> dict[str, int]:
-    from tracelens.analyses.totals import totals
-
-    return totals(linked).row(0, named=True)
-
-
-def _copy_share(linked: Linked, _: Target) -> Reading | None:
-    sums = _totals(linked)
+def _copy_share(work: _Work, _: Target) -> Reading | None:
+    sums = work.totals
     every = sum(sums[f"{kind}_time_ns"] for kind in ("kernel", "copy", "memset", "graph"))
-    if not every:
-        return None
-    return Reading(sums["copy_time_ns"] / every, "share", how="GPU time of the recording")
+    return Reading(sums["copy_time_ns"] / every, "share", how=_OF_RECORDING) if every else None
 
 
-def _busy_share(linked: Linked, _: Target) -> Reading | None:
-    sums = _totals(linked)
-    if not sums["span_ns"]:
-        return None
-    return Reading(sums["busy_ns"] / sums["span_ns"], "share", how="GPU time of the recording")
+def _busy_share(work: _Work, _: Target) -> Reading | None:
+    busy, span = work.totals["busy_ns"], work.totals["span_ns"]
+    return Reading(busy / span, "share", how=_OF_RECORDING) if span else None
 
 
-def _kernel_time(linked: Linked, _: Target) -> Reading | None:
-    """Return the GPU time of the kernels and graphs of a step."""
-    from tracelens.analyses.steps import steps
-
-    times = steps(linked)["kernel_time_ns"].to_list()
-    if not times:
-        return None
-    return Reading(median(times), "time", n=len(times), how="kernels of the recording's steps")
+def _kernel_time(work: _Work, _: Target) -> Reading | None:
+    return _median(work.steps, "kernel_time_ns", "kernels of the recording's steps")
 
 
-def _step_time(linked: Linked, _: Target) -> Reading | None:
-    from tracelens.analyses.steps import steps
-
-    times = steps(linked)["duration_ns"].to_list()
-    if not times:
-        return None
-    return Reading(median(times), "time", n=len(times), how="steps under the recorder")
+def _step_time(work: _Work, _: Target) -> Reading | None:
+    return _median(work.steps, "duration_ns", "steps under the recorder")
 
 
-_OF_WORK: Final[Mapping[str, Callable[[Linked, Target], Reading | None]]] = {
+def _median(steps: pl.DataFrame, column: str, how: str) -> Reading | None:
+    times = steps[column].to_list() if steps.height else []
+    return Reading(median(times), "time", n=len(times), how=how) if times else None
+
+
+_OF_WORK: Final[Mapping[str, Callable[[_Work, Target], Reading | None]]] = {
     "share": _share,
     "copy_share": _copy_share,
     "busy_share": _busy_share,
@@ -426,8 +431,10 @@ def _together(results: _Results) -> list[Measured]:
 
 def _reading(row: _Row) -> Reading:
     numbers = [x for x in (row.value, row.low, row.high) if x is not None]
-    if not all(math.isfinite(x) and x >= 0 for x in numbers):
-        raise ValueError(f"{row.name!r} has a {row.metric} that is negative or no number")
+    if not all(math.isfinite(x) and 0 <= x < _LARGEST for x in numbers):
+        raise ValueError(
+            f"{row.name!r} has a {row.metric} that is negative, too large or no number"
+        )
     if not (row.low or row.value) <= row.value <= (row.high or row.value):
         raise ValueError(f"{row.name!r} has a {row.metric} outside of its own interval")
     value = _quantity(row, row.value)

@@ -79,6 +79,7 @@ _OPERATOR: Final = re.compile(r"\s*(<=|>=|<|>|≤|≥)(.*)", re.DOTALL)
 _SPELLED: Final = {"≤": "<=", "≥": ">="}
 _NEAR: Final = 1e-9
 _LONGEST: Final = 200
+_LARGEST: Final = 1e30
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def quantity(text: str) -> Quantity:
     if not found:
         raise ValueError(f"{text[:_LONGEST]!r} is no number with a unit, such as '4.5 ms'")
     number, unit = float(found[1]), found[2] or ""
-    if not math.isfinite(number):
+    if not abs(number) < _LARGEST:
         raise ValueError(f"{text!r} is too large")
     return measured(number, unit)
 
