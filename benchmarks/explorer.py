@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from benchmarks.__main__ import REPEAT, ROOT, TRACELENS, made
 from benchmarks.explorer_server import made as made_timeline
 from benchmarks.explorer_server import memory
 from benchmarks.page import write
+from tests.browsers import launched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,10 +35,6 @@ _WHEEL: Final = -500
 """Down to 0.41 of the time in view; ten of them to 1/8,000."""
 _PATIENCE_MS: Final = 120_000
 _VIEWPORT: Final = {"width": 1280, "height": 900}
-_ARGUMENTS: Final = (
-    "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-)  # fmt: skip
 
 # Seconds since the navigation began, once the first numbers are on the page.
 _PAINTED: Final = """() => {
@@ -141,7 +137,7 @@ def main() -> None:
     ]
     print("\n".join(lines))
     load = os.getloadavg()[0]
-    with _browser() as browser:
+    with launched() as browser:
         for line in rows(browser, options):
             lines.append(line)
             print(line, flush=True)
@@ -258,20 +254,6 @@ def _serving(command: Sequence[str]) -> Iterator[tuple[str, int]]:
             yield told.split()[1], process.pid
         finally:
             process.terminate()
-
-
-@contextmanager
-def _browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    path = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-    if path is None:
-        sys.exit("chromium is not on PATH.")
-    as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=path, args=[*_ARGUMENTS, *as_root])
-        yield started
-        started.close()
 
 
 @contextmanager

@@ -1,22 +1,20 @@
 """Take the pictures of the explorer in docs/explorer.md, of our sample, in chromium.
 
-usage: python docs/screenshot_explorer.py
+usage: python -m docs.screenshot_explorer
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from playwright.sync_api import sync_playwright
 from tracelens_dashboards.library import Library
 from tracelens_dashboards.serve import wsgi
 from werkzeug.serving import WSGIRequestHandler, make_server
+
+from tests.browsers import launched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +48,7 @@ def main() -> None:
     """Write the pictures."""
     library = Library([SAMPLES])
     [chosen] = (item.id for item in library.items if item.title.startswith("gpt2-xl"))
-    with _served(library) as base, _browser() as browser:
+    with _served(library) as base, launched() as browser:
         for name, (place, drawn, height) in PICTURES.items():
             page = browser.new_page(viewport={"width": WIDTH, "height": height})
             page.goto(f"{base}/{chosen}/{place}")
@@ -68,20 +66,6 @@ def _served(library: Library) -> Iterator[str]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
-
-
-@contextmanager
-def _browser() -> Iterator[Any]:
-    path = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-    if path is None:
-        sys.exit("chromium is not on PATH.")
-    as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as driver:
-        started = driver.chromium.launch(
-            executable_path=path, args=["--disable-gpu", "--disable-dev-shm-usage", *as_root]
-        )
-        yield started
-        started.close()
 
 
 if __name__ == "__main__":

@@ -9,13 +9,14 @@ Tests ask for `explorer` (which serves recordings) and `page` (which fails if an
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+
+from tests import browsers
+from tests.dashboards.waits import PATIENCE_MS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 
     Explorer = Callable[[Sequence[Path]], str]
 
-_ARGUMENTS: Final = (
-    "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-)  # fmt: skip
-_BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_PATIENCE_MS: Final = 20_000
+_VIEWPORT: Final[Any] = {"width": 1280, "height": 900}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--slowed`, which proves that tests wait: `pytest tests/dashboards --slowed 6`."""
+    parser.addoption(
+        "--slowed", type=float, default=1, help="make the browser so many times slower"
+    )
 
 
 @pytest.fixture
@@ -55,35 +58,51 @@ def explorer() -> Iterator[Explorer]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Give a running browser, one for all tests."""
-    api = pytest.importorskip("playwright.sync_api", reason="no playwright to drive chromium with")
-    path = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    if path is None:
+    pytest.importorskip("playwright.sync_api", reason="no playwright to drive chromium with")
+    if browsers.installed() is None:
         pytest.skip("chromium is not on PATH")
-    as_root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    with api.sync_playwright() as driver:
-        started = driver.chromium.launch(
-            executable_path=path, headless=True, args=[*_ARGUMENTS, *as_root]
-        )
+    with browsers.launched() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
+def tab(browser: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    """Give a function that opens a page of a user of its own, who has seen nothing before.
+
+    What it is given are options of playwright's `new_context`.
+    """
+    slowed = request.config.getoption("--slowed", 1)
+    with ExitStack() as ends:
+
+        def opened(**options: Any) -> Any:
+            context = browser.new_context(**{"viewport": _VIEWPORT, **options})
+            ends.callback(context.close)
+            context.set_default_timeout(PATIENCE_MS)
+            page = context.new_page()
+            if slowed > 1:
+                rate = {"rate": slowed}
+                context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", rate)
+            return page
+
+        yield opened
+
+
+@pytest.fixture
+def page(tab: Callable[..., Any]) -> Iterator[Any]:
     """Give a fresh page; the test fails if its console or a request reports an error.
 
-    What a test provokes on purpose it takes out of `page.complaints`.
+    Texts that come in what a test provokes on purpose it adds to `page.provoked`, beforehand.
     """
-    context = browser.new_context(
-        viewport={"width": 1280, "height": 900}, permissions=["clipboard-read", "clipboard-write"]
-    )
-    context.set_default_timeout(_PATIENCE_MS)
-    opened = context.new_page()
-    complaints = opened.complaints = watched(opened)
+    opened = tab(permissions=["clipboard-read", "clipboard-write"])
+    opened.provoked = []
+    opened.complaints = watched(opened)
     yield opened
-    context.close()
+    opened.context.close()
 
-    assert complaints == []
+    unforeseen = [
+        said for said in opened.complaints if not any(text in said for text in opened.provoked)
+    ]
+    assert unforeseen == []
 
 
 def watched(page: Any) -> list[str]:

@@ -16,6 +16,7 @@ pytest.importorskip("dash", reason="no dash: the explorer is not installed")
 
 from tests.build import Nsys
 from tests.dashboards.visits import addresses, is_shown, visit
+from tests.dashboards.waits import copied, leave_dialog, quiet
 from tests.kineto import Profile
 from tests.snapshots import MIB, Snapshot, dump
 
@@ -141,8 +142,9 @@ def unfold(page: Any) -> None:
 
 def overview(page: Any) -> str:
     unfold(page)
-    for bar in page.query_selector_all(".bars .point")[:3]:
-        bar.hover(force=True)
+    bars = page.locator(".bars .point")
+    for place in range(min(3, bars.count())):
+        bars.nth(place).hover(force=True)
     return "#page"
 
 
@@ -173,6 +175,7 @@ def tree(page: Any) -> str:
 
 def memory(page: Any) -> str:
     page.click("#memory-course")
+    page.wait_for_selector("#memory-held h3:has-text('After event')")
     page.hover("#memory-lifetimes", force=True)
     unfold(page)
     return "#page"
@@ -196,8 +199,10 @@ def test_names_do_nothing_on_any_page_nor_in_a_spreadsheet(
     for address in addresses(explorer([folder]), [folder]):
         name = visit(page, address)
         if is_shown(page, name):
-            seen += page.inner_text(VISITS[name](page))
-            cells += copied(page)
+            part = VISITS[name](page)
+            quiet(page)
+            seen += page.inner_text(part)
+            cells += cells_copied(page)
         inert(page)
 
     assert FOLDER in seen
@@ -217,7 +222,7 @@ def test_names_do_nothing_in_the_shell(explorer: Explorer, page: Any, recording:
     page.click("#problems-open")
     page.wait_for_selector("[role=dialog] li:has-text('bad =cmd()<script>')")
     inert(page)
-    page.keyboard.press("Escape")
+    leave_dialog(page)
     page.click("#run")
     page.wait_for_selector("[role=option]:has-text('(cannot be read)')")
     inert(page)
@@ -233,17 +238,11 @@ def damaged(recording: Path, bad: Path) -> None:
     bad.write_bytes(content[:16] + bytes(5_000) if is_text else content[: len(content) // 2])
 
 
-def copied(page: Any) -> Iterator[str]:
+def cells_copied(page: Any) -> Iterator[str]:
     """Give each cell that the buttons for CSV on the page copy."""
     for button in page.get_by_role("button", name="Copy as CSV").all():
         if button.is_visible():
-            page.evaluate("navigator.clipboard.writeText('')")
-            button.click()
-            page.wait_for_function(
-                "() => navigator.clipboard.readText().then((text) => text !== '')"
-            )
-            text = page.evaluate("navigator.clipboard.readText()")
-            for row in csv.reader(io.StringIO(text)):
+            for row in csv.reader(io.StringIO(copied(page, button))):
                 yield from row
 
 

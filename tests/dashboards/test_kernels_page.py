@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from tracelens_dashboards.library import Library
 
 from tests.dashboards.recordings import hostile, training
+from tests.dashboards.waits import copied, count, quiet, reads, says, soon, state
 
 if TYPE_CHECKING:
     from tests.dashboards.conftest import Explorer
@@ -39,16 +39,19 @@ def answered(page: Any, grid: str, times: int = 1) -> None:
     )
 
 
-def count(page: Any, grid: str) -> int:
-    return int(page.locator("#kernels").get_attribute(f"data-{grid}"))
+def cell(rows: str, row: int, column: str) -> str:
+    return f"{rows} [row-index='{row}'] [col-id='{column}']"
 
 
-def cell(page: Any, rows: str, row: int, column: str) -> Any:
-    return page.locator(f"{rows} [row-index='{row}'] [col-id='{column}']")
+def holds(page: Any, rows: str, row: int, column: str, wanted: Any) -> None:  # a cell
+    """Wait until a cell of a grid is as wanted."""
+    fits = wanted if callable(wanted) else lambda text: text == wanted
+    reads(page, cell(rows, row, column), fits)
 
 
-def state(page: Any) -> dict[str, str]:
-    return {name: values[0] for name, values in parse_qs(urlsplit(page.url).query).items()}
+def is_all(page: Any, wanted: dict[str, str]) -> None:
+    """Wait until the address says just this."""
+    soon(page, lambda: state(page), wanted)
 
 
 def test_the_largest_kernel_stands_first_and_the_longest_call(
@@ -56,41 +59,37 @@ def test_the_largest_kernel_stands_first_and_the_longest_call(
 ) -> None:
     opened(explorer, page, SAMPLE)
 
-    assert cell(page, NAMES, 0, "calls").inner_text() == "294"
-    assert cell(page, NAMES, 0, "share").inner_text() == "9.3 %"
-    assert cell(page, CALLS, 0, "took_ns").inner_text() == "1,671.996"
-    assert page.locator(".kernel-said").inner_text() == "53 names, 4,286 calls, 37.5 ms"
+    holds(page, NAMES, 0, "calls", "294")
+    holds(page, NAMES, 0, "share", "9.3 %")
+    holds(page, CALLS, 0, "took_ns", "1,671.996")
+    reads(page, ".kernel-said", "53 names, 4,286 calls, 37.5 ms")
 
 
 def test_sorting_is_done_on_the_server_and_stands_in_the_address(
     explorer: Explorer, page: Any
 ) -> None:
     opened(explorer, page, SAMPLE)
-    before = count(page, "names")
 
     page.locator("#kernel-names .ag-header-cell[col-id='max_ns']").click()
-    answered(page, "names", before + 1)
 
-    assert state(page) == {"sort": "max_ns.desc"}
-    assert cell(page, NAMES, 0, "max_ns").inner_text() == "1,672.0 µs"
+    is_all(page, {"sort": "max_ns.desc"})
+    holds(page, NAMES, 0, "max_ns", "1,672.0 µs")
     page.reload()
     answered(page, "names")
-    assert cell(page, NAMES, 0, "max_ns").inner_text() == "1,672.0 µs"
+    holds(page, NAMES, 0, "max_ns", "1,672.0 µs")
 
 
 def test_a_click_on_a_name_shows_its_calls_and_launchers(explorer: Explorer, page: Any) -> None:
     opened(explorer, page, SAMPLE)
-    before = count(page, "calls")
 
-    cell(page, NAMES, 0, "short_name").click()
-    answered(page, "calls", before + 1)
+    page.click(cell(NAMES, 0, "short_name"))
     page.wait_for_selector("#kernel-histogram .main-svg")
     page.wait_for_selector("#kernel-scatter .main-svg")
 
-    assert page.locator("#kernel-calls-said").inner_text().startswith("294 calls")
-    assert page.locator("#kernel-detail h2").first.inner_text().startswith("unrolled_elementwise")
-    assert "aten::copy_" in page.locator(".kernel-launchers").inner_text()
-    assert cell(page, CALLS, 0, "took_ns").inner_text() == "294.911"
+    reads(page, "#kernel-calls-said", lambda text: text.startswith("294 calls"))
+    reads(page, "#kernel-detail h2", lambda text: text.startswith("unrolled_elementwise"))
+    reads(page, ".kernel-launchers", "aten::copy_")
+    holds(page, CALLS, 0, "took_ns", "294.911")
     page.go_back()
     page.wait_for_selector("#kernel-calls-title:has-text('Calls of all kernels')")
     page.wait_for_selector("#kernel-detail h2", state="detached")
@@ -98,55 +97,52 @@ def test_a_click_on_a_name_shows_its_calls_and_launchers(explorer: Explorer, pag
 
 def test_the_longest_call_leads_to_its_place_in_the_timeline(explorer: Explorer, page: Any) -> None:
     chosen = opened(explorer, page, SAMPLE)
-    cell(page, NAMES, 1, "short_name").click()
+    page.click(cell(NAMES, 1, "short_name"))
 
     page.get_by_role("link", name="Go to the longest call").click()
     page.wait_for_url(re.compile(f"/{chosen}/timeline"))
 
-    assert state(page)["pick"].split(":")[1].isdigit()
-    assert int(state(page)["to"]) - int(state(page)["from"]) == 3 * 1_671_996
+    said = soon(page, lambda: state(page), lambda said: said.keys() >= {"pick", "from", "to"})
+    assert said["pick"].split(":")[1].isdigit()
+    assert int(said["to"]) - int(said["from"]) == 3 * 1_671_996
 
 
 def test_a_row_leads_to_the_timeline_and_back(explorer: Explorer, page: Any) -> None:
     chosen = opened(explorer, page, SAMPLE)
 
-    cell(page, CALLS, 0, "id").locator("button").click()
+    page.click(f"{cell(CALLS, 0, 'id')} button")
     page.wait_for_url(re.compile(f"/{chosen}/timeline"))
     page.wait_for_selector("#timeline")
     page.go_back()
     page.wait_for_selector("#kernels")
     answered(page, "calls")
 
-    assert cell(page, CALLS, 0, "took_ns").inner_text() == "1,671.996"
+    holds(page, CALLS, 0, "took_ns", "1,671.996")
 
 
 def test_filters_stand_in_the_address(explorer: Explorer, page: Any) -> None:
     opened(explorer, page, SAMPLE)
-    before = count(page, "names")
 
     page.get_by_role("button", name="softmax").click()
-    answered(page, "names", before + 1)
     page.get_by_role("button", name="backward").click()
-    answered(page, "names", before + 2)
 
-    assert state(page) == {"family": "softmax", "phase": "backward"}
-    assert page.locator(".kernel-said").inner_text().startswith("2 names, 26 calls")
+    is_all(page, {"family": "softmax", "phase": "backward"})
+    reads(page, ".kernel-said", lambda text: text.startswith("2 names, 26 calls"))
     page.keyboard.press("/")
     page.keyboard.type("cunn")
-    answered(page, "names", before + 3)
-    assert state(page)["filter"] == "cunn"
-    assert page.locator(".kernel-said").inner_text().startswith("1 names, 2 calls")
-    assert "filter=cunn" in page.locator("#kernel-calls-csv").get_attribute("href")
+    says(page, filter="cunn")
+    reads(page, ".kernel-said", lambda text: text.startswith("1 names, 2 calls"))
+    page.wait_for_selector("#kernel-calls-csv[href*='filter=cunn']")
 
 
 def test_an_address_shows_what_it_says(explorer: Explorer, page: Any) -> None:
     where = '{"took_ns":{"filterType":"number","type":"lessThan","filter":100}}'
     opened(explorer, page, SAMPLE, f"?order=took_ns.desc&family=gemm&where={where}")
 
-    assert float(cell(page, CALLS, 0, "took_ns").inner_text()) < 100
-    assert cell(page, CALLS, 0, "family").inner_text() == "gemm"
+    holds(page, CALLS, 0, "took_ns", lambda text: text and float(text) < 100)
+    holds(page, CALLS, 0, "family", "gemm")
     pressed = page.locator(".kernel-chips [aria-pressed='true']")
-    assert pressed.all_inner_texts() == ["gemm"]
+    soon(page, pressed.all_inner_texts, ["gemm"])
 
 
 def test_scrolling_asks_for_further_pages(explorer: Explorer, page: Any) -> None:
@@ -155,17 +151,15 @@ def test_scrolling_asks_for_further_pages(explorer: Explorer, page: Any) -> None
     page.evaluate("dash_ag_grid.getApi('kernel-calls').ensureIndexVisible(4285)")
     page.wait_for_selector(f"{CALLS} [row-index='4285'] [col-id='took_ns']:has-text('0.')")
 
-    rows = page.locator("#kernel-calls .ag-center-cols-container .ag-row")
-    assert rows.count() < 100, "rows out of sight are not in the page"
+    # Rows out of sight are not in the page.
+    count(page, f"{CALLS} .ag-row", lambda rows: 0 < rows < 100)
 
 
 def test_the_whole_table_is_copied(explorer: Explorer, page: Any) -> None:
     opened(explorer, page, SAMPLE)
 
-    page.get_by_role("button", name="Copy as CSV").first.click()
-    page.wait_for_selector("text=Copied")
+    text = copied(page, page.get_by_role("button", name="Copy as CSV").first)
 
-    text = page.evaluate("navigator.clipboard.readText()")
     assert len(text.strip().splitlines()) == 54
     with page.expect_download() as saved:
         page.locator("#kernel-calls-csv").click()
@@ -189,9 +183,10 @@ def test_a_recording_without_kernels_says_why(
 def test_names_run_nothing(explorer: Explorer, page: Any, tmp_path: Path) -> None:
     opened(explorer, page, hostile(tmp_path / "x.sqlite"))
     for row in range(4):
-        before = count(page, "calls")
-        cell(page, NAMES, row, "short_name").click()
-        answered(page, "calls", before + 1)
+        page.click(cell(NAMES, row, "short_name"))
+        page.wait_for_selector(f"{NAMES} .ag-row-selected[row-index='{row}']")
+        reads(page, "#kernel-calls-said", lambda text: text.startswith("1 call"))
+        quiet(page)
         page.wait_for_selector("#kernel-histogram .main-svg")
 
     assert page.evaluate("window.__hacked") is None
@@ -204,12 +199,10 @@ def test_both_themes_are_readable(
     explorer: Explorer, page: Any, tmp_path: Path, scheme: str
 ) -> None:
     opened(explorer, page, training(tmp_path / "run.sqlite"), f"?theme={scheme}")
-    ink, ground = page.evaluate(
-        """() => ["color", "backgroundColor"].map((what) => {
-          const row = document.querySelector("#kernel-names .ag-row");
-          return getComputedStyle(row)[what].match(/\\d+/g).slice(0, 3)
-            .reduce((sum, part) => sum + Number(part), 0);
-        })"""
-    )
+    both = """() => ["color", "backgroundColor"].map((what) => {
+      const row = document.querySelector("#kernel-names .ag-row");
+      return getComputedStyle(row)[what].match(/\\d+/g).slice(0, 3)
+        .reduce((sum, part) => sum + Number(part), 0);
+    })"""
 
-    assert abs(ink - ground) > 400
+    soon(page, lambda: page.evaluate(both), lambda seen: abs(seen[0] - seen[1]) > 400)

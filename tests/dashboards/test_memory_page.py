@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.dashboards.waits import quiet, reads, says, soon, state
 from tests.snapshots import MIB, Snapshot, training
 
 if TYPE_CHECKING:
@@ -36,10 +36,6 @@ def count(page: Any, name: str) -> int:
     return int(page.locator("#memory-page").get_attribute(f"data-{name}-drawn"))
 
 
-def state(page: Any) -> dict[str, str]:
-    return {name: values[0] for name, values in parse_qs(urlsplit(page.url).query).items()}
-
-
 def opened(explorer: Explorer, page: Any, path: Path, query: str = "") -> None:
     address = explorer([path])
     page.goto(address)
@@ -48,13 +44,28 @@ def opened(explorer: Explorer, page: Any, path: Path, query: str = "") -> None:
     page.goto(f"{address}/{recording}/memory{query}")
     for name in ("course", "lifetimes", "segments"):
         drawn(page, name)
+    quiet(page)
 
 
-def spot(page: Any, selector: str, x: float, y: float) -> tuple[float, float]:
+def spot(page: Any, selector: str, x: float, y: float) -> dict[str, float]:
     """Return a place within a picture: parts of its width and height."""
-    page.locator(selector).scroll_into_view_if_needed()
     box = page.locator(selector).bounding_box()
-    return box["x"] + x * box["width"], box["y"] + y * box["height"]
+    return {"x": x * box["width"], "y": y * box["height"]}
+
+
+def click(page: Any, selector: str, x: float, y: float) -> None:
+    """Click a place within a picture, once that has come to rest."""
+    page.click(selector, position=spot(page, selector, x, y))
+
+
+def point(page: Any, selector: str, x: float, y: float) -> None:
+    """Move the pointer to a place within a picture, once that has come to rest."""
+    page.hover(selector, position=spot(page, selector, x, y))
+
+
+def held(page: Any, wanted: str) -> None:
+    """Wait until the part about what is live has this heading."""
+    page.wait_for_selector(f"#memory-held h3:has-text('{wanted}')")
 
 
 @pytest.fixture
@@ -65,18 +76,15 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_click_shows_what_was_live_then(explorer: Explorer, page: Any, path: Path) -> None:
     opened(explorer, page, path)
-    assert "At the peak" in page.locator("#memory-held h3").inner_text()
-    replies = count(page, "course")
+    held(page, "At the peak")
 
-    page.mouse.click(*spot(page, COURSE, 0.2, 0.5))
-    page.wait_for_selector("#memory-held h3:has-text('After event')")
-    drawn(page, "course", replies + 1)
+    click(page, COURSE, 0.2, 0.5)
+    held(page, "After event")
 
-    at = state(page)["at"]
-    assert f"event {at}" in page.locator("#memory-held h3").inner_text()
+    held(page, f"event {state(page)['at']}")
     page.go_back()
-    page.wait_for_selector("#memory-held h3:has-text('At the peak')")
-    assert "at" not in state(page)
+    held(page, "At the peak")
+    says(page, at=None)
 
 
 def test_the_address_says_the_moment_the_part_and_the_choices(
@@ -84,39 +92,37 @@ def test_the_address_says_the_moment_the_part_and_the_choices(
 ) -> None:
     opened(explorer, page, path, "?x=event&from=3&to=20&by=phase&group=file&at=7")
 
-    assert "After event 7" in page.locator("#memory-held h3").inner_text()
-    assert page.locator("#memory-range").inner_text() == "17 events shown"
-    assert "forward" in page.locator("#memory-legend").inner_text()
-    assert page.locator("#memory-table th").all_inner_texts()[-1] == "line"
+    held(page, "After event 7")
+    reads(page, "#memory-range", "17 events shown")
+    reads(page, "#memory-legend", "forward")
+    heads = page.locator("#memory-table th")
+    soon(page, heads.all_inner_texts, lambda texts: texts[-1] == "line")
 
 
 def test_the_wheel_zooms_and_fit_shows_all(explorer: Explorer, page: Any, path: Path) -> None:
     opened(explorer, page, path, "?x=event")
-    replies = count(page, "course")
 
-    page.mouse.move(*spot(page, COURSE, 0.5, 0.5))
+    point(page, COURSE, 0.5, 0.5)
     page.mouse.wheel(0, -300)
-    drawn(page, "course", replies + 1)
 
-    assert float(state(page)["to"]) - float(state(page)["from"]) < 25
-    replies = count(page, "course")
+    said = soon(page, lambda: state(page), lambda said: said.keys() >= {"from", "to"})
+    assert float(said["to"]) - float(said["from"]) < 25
     page.click("#memory-fit")
-    drawn(page, "course", replies + 1)
-    assert "from" not in state(page)
+    says(page, **{"from": None, "to": None})
+    reads(page, "#memory-range", lambda text: int(text.split()[0]) > 25)
 
 
 def test_dragging_moves_and_is_no_click(explorer: Explorer, page: Any, path: Path) -> None:
     opened(explorer, page, path, "?x=event&from=10&to=22")
-    replies = count(page, "course")
 
-    page.mouse.move(*spot(page, COURSE, 0.6, 0.5))
+    point(page, COURSE, 0.6, 0.5)
     page.mouse.down()
-    page.mouse.move(*spot(page, COURSE, 0.3, 0.5), steps=4)
+    for x in (0.5, 0.4, 0.3):
+        point(page, COURSE, x, 0.5)
     page.mouse.up()
-    drawn(page, "course", replies + 1)
 
-    assert float(state(page)["from"]) > 12
-    assert "at" not in state(page)
+    said = soon(page, lambda: state(page), lambda said: float(said["from"]) > 12)
+    assert "at" not in said
 
 
 def test_keys_step_from_event_to_event(explorer: Explorer, page: Any, path: Path) -> None:
@@ -124,71 +130,67 @@ def test_keys_step_from_event_to_event(explorer: Explorer, page: Any, path: Path
 
     page.keyboard.press("ArrowRight")
 
-    page.wait_for_selector("#memory-held h3:has-text('After event 8')")
-    assert state(page)["at"] == "8"
+    held(page, "After event 8")
+    says(page, at="8")
 
 
 def test_choices_are_drawn_and_stand_in_the_address(
     explorer: Explorer, page: Any, path: Path
 ) -> None:
     opened(explorer, page, path)
-    replies = count(page, "course")
 
     page.click("#memory-by >> text=Line of code")
-    drawn(page, "course", replies + 1)
+    says(page, by="site")
     page.click("#memory-group >> text=Category")
-    page.wait_for_function("() => document.querySelectorAll('#memory-table th').length === 4")
 
-    assert "model.py:20 forward" in page.locator("#memory-legend").inner_text()
-    assert state(page)["by"] == "site"
-    assert state(page)["group"] == "category"
+    says(page, by="site", group="category")
+    reads(page, "#memory-legend", "model.py:20 forward")
+    page.wait_for_function("() => document.querySelectorAll('#memory-table th').length === 4")
 
 
 def test_tiles_and_rows_know_each_other(explorer: Explorer, page: Any, path: Path) -> None:
     opened(explorer, page, path)
-    tile = page.locator(".memory-tile[data-row='0']")
 
-    tile.click()
+    page.click(".memory-tile[data-row='0']")
 
-    row = page.locator("#memory-table tbody tr").first
-    assert "chosen" in row.get_attribute("class")
-    assert row.locator("details").get_attribute("open") is not None
-    assert "adamw.py:30 step" in row.locator("pre").inner_text()
-    page.locator("#memory-table tbody tr").nth(1).hover()
-    assert "over" in page.locator(".memory-tile[data-row='1']").get_attribute("class")
+    row = "#memory-table tbody tr:first-child.chosen"
+    page.wait_for_selector(f"{row} details[open]")
+    reads(page, f"{row} pre", "adamw.py:30 step")
+    page.hover("#memory-table tbody tr:nth-child(2)")
+    page.wait_for_selector(".memory-tile.over[data-row='1']")
 
 
 def test_a_click_on_a_block_shows_its_stack(explorer: Explorer, page: Any, path: Path) -> None:
     opened(explorer, page, path)
 
-    page.mouse.click(*spot(page, "#memory-lifetimes", 0.5, 0.9))
+    click(page, "#memory-lifetimes", 0.5, 0.9)
     page.wait_for_selector("#memory-block dl")
 
-    assert "4.00 MiB" in page.locator("#memory-block").inner_text()
-    assert "before the first event" in page.locator("#memory-block").inner_text()
-    page.mouse.click(*spot(page, "#memory-segments", 0.02, 0.1))
+    reads(page, "#memory-block", "4.00 MiB")
+    reads(page, "#memory-block", "before the first event")
+    click(page, "#memory-segments", 0.02, 0.1)
     page.wait_for_selector("#memory-segment-block dl")
 
 
 def test_the_pointer_tells_what_lies_below_it(explorer: Explorer, page: Any, path: Path) -> None:
     opened(explorer, page, path)
 
-    page.mouse.move(*spot(page, COURSE, 0.3, 0.5))
+    point(page, COURSE, 0.3, 0.5)
 
     page.wait_for_selector("#memory-tip >> text=reserved")
-    page.mouse.move(*spot(page, "#memory-lifetimes", 0.5, 0.9))
+    point(page, "#memory-lifetimes", 0.5, 0.9)
     page.wait_for_selector("#memory-tip >> text=not within the recording")
 
 
 def test_pictures_follow_theme_and_width(explorer: Explorer, page: Any, path: Path) -> None:
     opened(explorer, page, path)
-    replies = count(page, "course")
+    replies = int(page.locator("#memory-page").get_attribute("data-course-drawn"))
 
     page.click("#scheme")
     page.set_viewport_size({"width": 1920, "height": 1000})
     drawn(page, "course", replies + 1)
 
-    assert page.locator(COURSE).bounding_box()["width"] > 1400
+    soon(page, lambda: page.locator(COURSE).bounding_box()["width"], lambda width: width > 1400)
 
 
 def test_leaving_the_page_and_coming_back_draws_it_again(
@@ -211,10 +213,10 @@ def test_names_run_nothing(explorer: Explorer, page: Any, tmp_path: Path) -> Non
             gpu.alloc((line + 1) * MIB, stack=(f"x.py:{line + 1} {name}",))
     opened(explorer, page, snapshot.write(tmp_path / "x.pickle"), "?by=site")
 
-    page.mouse.move(*spot(page, COURSE, 0.9, 0.6))
+    point(page, COURSE, 0.9, 0.6)
     page.wait_for_selector("#memory-tip >> text=script")
     page.locator(".memory-tile[data-row='0']").click()
-    page.mouse.click(*spot(page, "#memory-lifetimes", 0.9, 0.9))
+    click(page, "#memory-lifetimes", 0.9, 0.9)
     page.wait_for_selector("#memory-block dl")
 
     assert page.evaluate("window.__hacked") is None

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.dashboards.recordings import PAYLOADS, hostile, training
+from tests.dashboards.waits import answers, copied, leave_dialog, quiet, reads, says, soon
 from tracelens.errors import UnreadableError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.dashboards.conftest import Explorer
@@ -33,6 +35,11 @@ def two(tmp_path: Path) -> Path:
 
 def ready(page: Any) -> None:
     page.wait_for_selector(".fact-value")
+    quiet(page)
+
+
+def is_scheme(page: Any, wanted: str) -> None:
+    soon(page, lambda: page.evaluate(SCHEME), wanted)
 
 
 def test_a_recording_is_picked_and_the_back_button_returns(
@@ -46,13 +53,13 @@ def test_a_recording_is_picked_and_the_back_button_returns(
     page.click("#run")
     page.click("[role=option]:has-text('second.sqlite')")
     page.wait_for_selector("h1:has-text('second.sqlite')")
-    assert page.url == f"{base}/{second}/overview"
+    soon(page, lambda: page.url, f"{base}/{second}/overview")
     page.go_back()
     page.wait_for_selector("h1:has-text('first.sqlite')")
 
     page.wait_for_function("() => document.querySelector('#run').value.includes('first.sqlite')")
     page.wait_for_function("() => document.title.includes('first.sqlite · Overview')")
-    assert page.url == f"{base}/{first}/overview"
+    soon(page, lambda: page.url, f"{base}/{first}/overview")
 
 
 def test_the_theme_follows_the_system_then_the_choice_then_the_address(
@@ -62,31 +69,33 @@ def test_the_theme_follows_the_system_then_the_choice_then_the_address(
     page.emulate_media(color_scheme="dark")
     page.goto(base)
     ready(page)
-    assert page.evaluate(SCHEME) == "dark"
+    is_scheme(page, "dark")
 
     page.keyboard.press("t")
-    page.wait_for_function(f"() => {SCHEME} === 'light'")
-    assert page.url.endswith("?theme=light")
+    is_scheme(page, "light")
+    says(page, theme="light")
     page.goto(base)
     ready(page)
-    assert page.evaluate(SCHEME) == "light"
+    is_scheme(page, "light")
     page.goto(f"{base}/?theme=dark")
     ready(page)
 
-    assert page.evaluate(SCHEME) == "dark"
+    is_scheme(page, "dark")
     assert page.evaluate("localStorage.getItem('mantine-color-scheme-value')") == "light"
 
 
 def test_figures_follow_the_theme(explorer: Explorer, page: Any, two: Path) -> None:
     page.goto(explorer([two]) + "/?theme=light")
     page.wait_for_selector(".js-plotly-plot .ytick text")
+    ready(page)
+    is_scheme(page, "light")
     colour = "getComputedStyle(document.querySelector('.js-plotly-plot .ytick text')).fill"
     light = page.evaluate(colour)
 
     page.click("#scheme")
-    page.wait_for_function(f"() => {SCHEME} === 'dark'")
+    is_scheme(page, "dark")
 
-    assert page.evaluate(colour) != light
+    soon(page, lambda: page.evaluate(colour), lambda dark: dark != light)
 
 
 def test_keys_are_told_and_digits_open_pages(explorer: Explorer, page: Any, two: Path) -> None:
@@ -95,8 +104,7 @@ def test_keys_are_told_and_digits_open_pages(explorer: Explorer, page: Any, two:
 
     page.keyboard.press("?")
     page.wait_for_selector("#key-list >> text=light or dark")
-    page.keyboard.press("Escape")
-    page.wait_for_selector("#key-list", state="detached")
+    leave_dialog(page)
     page.keyboard.press("1")
 
     page.wait_for_url(re.compile(r"/[0-9a-f]{12}/overview$"))
@@ -109,6 +117,7 @@ def test_keys_in_a_field_belong_to_the_field(explorer: Explorer, page: Any, two:
 
     page.click("#run")
     page.keyboard.type("t?1")
+    soon(page, page.locator("#run").input_value, lambda text: "t?1" in text)
 
     assert page.evaluate(SCHEME) == before
     assert page.query_selector("#key-list") is None
@@ -119,12 +128,11 @@ def test_the_link_names_the_page_that_is_shown(explorer: Explorer, page: Any, tw
     page.goto(f"{base}/?theme=dark")
     ready(page)
 
-    page.click("#copy-link")
-    page.wait_for_selector("#copy-link:has-text('Copied')")
+    answers(page, page.locator("#copy-link"), "Copied")
 
     first = Library([two]).items[0].id
-    copied = page.evaluate("navigator.clipboard.readText()")
-    assert copied == f"{base}/{first}/overview?theme=dark"
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert link == f"{base}/{first}/overview?theme=dark"
 
 
 def test_new_runs_are_told_and_shown_when_asked_for(
@@ -174,7 +182,7 @@ def test_a_damaged_file_is_listed_with_its_reason(explorer: Explorer, page: Any,
     page.wait_for_selector("#problems-open:has-text('1 not readable')")
     page.click("#problems-open")
     page.wait_for_selector("[role=dialog] li:has-text('bad.sqlite')")
-    page.keyboard.press("Escape")
+    leave_dialog(page)
     page.click("#run")
 
     page.wait_for_selector("[role=option]:has-text('bad.sqlite (cannot be read)')")
@@ -194,25 +202,14 @@ def test_an_error_behind_the_page_is_told(
     ready(page)
 
 
-def test_an_unknown_recording_is_told(explorer: Explorer, page: Any, two: Path) -> None:
-    page.goto(explorer([two]) + "/0123456789ab/overview")
-
-    page.wait_for_selector("[role=alert]:has-text('no such recording')")
-
-
 def test_tables_are_copied_as_csv_and_markdown(explorer: Explorer, page: Any, two: Path) -> None:
     page.goto(explorer([two]))
     table = page.locator(".card:has(h2:text-is('Top kernels'))")
     table.wait_for()
+    ready(page)
 
-    table.locator("text=Copy as CSV").click()
-    table.locator("text=Copied").wait_for()
-    csv = page.evaluate("navigator.clipboard.readText()").replace("\r", "").splitlines()
-    table.locator("text=Copy as Markdown").click()
-    page.wait_for_function(
-        "() => navigator.clipboard.readText().then((text) => text.startsWith('|'))"
-    )
-    markdown = page.evaluate("navigator.clipboard.readText()").splitlines()
+    csv = copied(page, table.locator("text=Copy as CSV")).replace("\r", "").splitlines()
+    markdown = copied(page, table.locator("text=Copy as Markdown")).splitlines()
 
     assert csv[0] == "short_name,family,calls,total_ns,share,median_ns"
     assert csv[1].startswith("ampere_sgemm_128x64_tn,gemm,2,200000,0.52")
@@ -231,33 +228,35 @@ def test_names_that_are_markup_are_text(explorer: Explorer, page: Any, tmp_path:
     page.click("#run")
     page.wait_for_selector("[role=option]")
 
+    quiet(page)
     assert page.evaluate("window.__hacked") is None
     assert page.query_selector("main img, main svg[onload], main script") is None
-    assert "<script>" in page.inner_text("h1")
+    reads(page, "h1", "<script>")
     text = page.inner_text("body")
     assert "\u202e" not in text
     assert "\x1b" not in text
 
 
 def test_two_users_do_not_see_each_others_state(
-    explorer: Explorer, browser: Any, two: Path
+    explorer: Explorer, tab: Callable[..., Any], two: Path
 ) -> None:
     base = explorer([two])
     first, second = (item.id for item in Library([two]).items)
-    pages = [browser.new_context().new_page() for _ in range(2)]
+    pages = [tab() for _ in range(2)]
     for page, chosen in zip(pages, (first, second), strict=True):
         page.goto(f"{base}/{chosen}/overview")
         ready(page)
 
+    before = pages[1].evaluate(SCHEME)
     pages[0].keyboard.press("t")
+    soon(pages[0], lambda: pages[0].evaluate(SCHEME), lambda scheme: scheme != before)
     pages[0].click("#refresh")
-    pages[0].wait_for_url(re.compile("theme="))
+    quiet(pages[0])
 
+    says(pages[0], theme=pages[0].evaluate(SCHEME))
     assert pages[1].url == f"{base}/{second}/overview"
     assert "second.sqlite" in pages[1].inner_text("h1")
-    assert pages[0].evaluate(SCHEME) != pages[1].evaluate(SCHEME)
-    for page in pages:
-        page.context.close()
+    assert pages[1].evaluate(SCHEME) == before
 
 
 @pytest.mark.parametrize("width", [1280, 1920])
@@ -267,8 +266,10 @@ def test_nothing_reaches_beyond_the_window(
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(explorer([two]))
     page.wait_for_selector("text=What was captured")
+    quiet(page)
 
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    reach = "document.documentElement.scrollWidth"
+    soon(page, lambda: page.evaluate(reach), lambda reached: reached <= width)
 
 
 def test_on_paper_there_is_no_navigation_and_it_is_light(
@@ -280,9 +281,9 @@ def test_on_paper_there_is_no_navigation_and_it_is_light(
     page.emulate_media(media="print")
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
 
-    assert page.evaluate(SCHEME) == "light"
-    assert not page.is_visible("#navigation")
-    assert not page.is_visible("#run")
+    is_scheme(page, "light")
+    for part in ("#navigation", "#run"):
+        page.wait_for_selector(part, state="hidden")
     assert page.is_visible("h1")
 
 

@@ -13,7 +13,7 @@ from tests.dashboards.recordings import training as recording
 from tests.snapshots import MIB, Snapshot, training
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 MOST_BYTES = 200_000
@@ -26,17 +26,15 @@ def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
 
 
 @pytest.fixture
-def offline(browser: Any) -> Iterator[Any]:
+def offline(tab: Callable[..., Any]) -> Any:
     """Give a page of a browser without a network; all that it asks for is in `page.asked`."""
-    context = browser.new_context(offline=True)
-    page = context.new_page()
+    page = tab(offline=True)
     page.asked = []
     page.complaints = []
     page.on("request", lambda request: page.asked.append(request.url))
     page.on("console", lambda said: page.complaints.append(said.text))
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    yield page
-    context.close()
+    return page
 
 
 def summary(shell: Shell, folder: Path) -> Path:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -17,6 +15,7 @@ from tracelens_dashboards.library import Library
 
 from tests.build import Nsys
 from tests.dashboards.recordings import PAYLOADS, hostile, training
+from tests.dashboards.waits import copied, count, reads, says, soon, state
 from tracelens import units
 from tracelens.tables.build import fill
 
@@ -43,29 +42,25 @@ def opened(page: Any, explorer: Explorer, path: Path, query: str = "") -> Any:
 
 
 def settled(page: Any) -> Any:
+    """Wait until nothing follows out of what was done: busy begins with the key or the click."""
     page.wait_for_selector("#timeline[aria-busy=false] .tl-canvas")
     return page
-
-
-def state(page: Any) -> dict[str, str]:
-    """Return what the URL says."""
-    return {name: values[-1] for name, values in parse_qs(urlsplit(page.url).query).items()}
-
-
-def says(page: Any, **expected: str | None) -> None:
-    """Wait until the URL says what is expected; None: nothing of it."""
-
-    def fits(url: str) -> bool:
-        said = parse_qs(urlsplit(url).query)
-        return all(said.get(k, [None])[-1] == v for k, v in expected.items())
-
-    page.wait_for_url(fits)
 
 
 def window(page: Any) -> tuple[float, float]:
     """Return the time in view, in ns."""
     axis = page.evaluate("[tracelens.timeline.now.axis.from, tracelens.timeline.now.axis.to]")
     return axis[0], axis[1]
+
+
+def shows(page: Any, begin: float, end: float, within: float = 1e-6) -> None:
+    """Wait until just this time is in view."""
+    soon(page, lambda: window(settled(page)), pytest.approx((begin, end), rel=1e-6, abs=within))
+
+
+def picked(page: Any, start_ns: int) -> None:
+    """Wait until what begins then is picked."""
+    soon(page, lambda: page.evaluate("tracelens.timeline.now.picked?.start_ns"), start_ns)
 
 
 def where(page: Any, ns: float, row: str = STREAM) -> tuple[float, float]:
@@ -100,10 +95,14 @@ def table(page: Any, title: str) -> list[dict[str, str]]:
     """Return the rows of a statistics table as its CSV has them."""
     page.wait_for_selector(".tl-statistics")
     part = page.locator(".tl-statistics div", has=page.get_by_role("heading", name=title)).last
-    part.get_by_role("button", name="Copy as CSV").click()
-    part.get_by_role("button", name="Copied").wait_for()
-    text = page.evaluate("navigator.clipboard.readText()")
+    text = copied(page, part.get_by_role("button", name="Copy as CSV"))
     return list(csv.DictReader(io.StringIO(text)))
+
+
+def in_url(page: Any) -> tuple[float, float]:
+    """Return the time in view as the address says it."""
+    said = state(page)
+    return float(said.get("from", "nan")), float(said.get("to", "nan"))
 
 
 def pick(page: Any, ns: float, row: str = STREAM) -> dict[str, str]:
@@ -118,9 +117,9 @@ def test_it_opens_on_our_recordings(explorer: Explorer, page: Any, name: str) ->
 
     kinds = page.locator(".tl-label").evaluate_all("all => all.map(one => one.dataset.row[0])")
     assert {"s", "a", "r"} <= set(kinds)
-    assert page.evaluate("tracelens.timeline.drawn") > 0
-    assert page.evaluate("tracelens.timeline.pending") == 0
-    assert page.locator(".tl-legend").inner_text().split()[:1] == ["forward"]
+    soon(page, lambda: page.evaluate("tracelens.timeline.drawn"), lambda drawn: drawn > 0)
+    soon(page, lambda: page.evaluate("tracelens.timeline.pending"), 0)
+    reads(page, ".tl-legend", lambda text: text.split()[:1] == ["forward"])
 
 
 def test_keys_zoom_and_move(small: Any) -> None:
@@ -140,8 +139,8 @@ def test_keys_zoom_and_move(small: Any) -> None:
     assert right[0] > near[0]
     assert right[1] - right[0] == pytest.approx(near[1] - near[0])
     assert left == pytest.approx(near)
-    assert window(settled(small)) == pytest.approx(whole)
-    assert small.evaluate("tracelens.timeline.drawn") > drawn
+    shows(small, *whole)
+    soon(small, lambda: small.evaluate("tracelens.timeline.drawn"), lambda now: now > drawn)
     says(small, **{"from": None, "to": None})
 
 
@@ -150,26 +149,23 @@ def test_the_wheel_zooms_at_the_pointer_and_the_url_says_so(small: Any) -> None:
     x, y = where(small, ns)
     small.mouse.move(x, y)
     small.mouse.wheel(0, -400)
-    small.wait_for_url(lambda url: "from=" in url)
+    soon(small, lambda: state(small), lambda said: said.keys() >= {"from", "to"})
     begin, end = window(settled(small))
 
-    assert int(state(small)["from"]) == pytest.approx(begin, abs=1)
-    assert int(state(small)["to"]) == pytest.approx(end, abs=1)
+    soon(small, lambda: in_url(small), pytest.approx((begin, end), abs=1))
     assert end - begin < 1_000_000
     assert where(small, ns)[0] == pytest.approx(x, abs=1)
 
 
 def test_the_wheel_with_shift_moves(small: Any) -> None:
     small.keyboard.press("w")
-    small.wait_for_url(lambda url: "from=" in url)
-    before = state(small)["from"]
-    small.mouse.move(*where(small, 500_000))
+    before, _ = soon(small, lambda: in_url(small), lambda said: said[0] == said[0])
+    small.mouse.move(*where(settled(small), 500_000))
     small.keyboard.down("Shift")
     small.mouse.wheel(0, 60)
-    small.wait_for_url(lambda url: f"from={before}&" not in url)
-    small.keyboard.up("Shift")
 
-    assert int(state(small)["from"]) > int(before)
+    soon(small, lambda: in_url(small)[0], lambda now: now > before)
+    small.keyboard.up("Shift")
 
 
 def test_where_rows_do_not_fit_the_wheel_scrolls_them(explorer: Explorer, page: Any) -> None:
@@ -181,16 +177,16 @@ def test_where_rows_do_not_fit_the_wheel_scrolls_them(explorer: Explorer, page: 
     whole = window(settled(page))
     page.keyboard.down("Control")
     page.mouse.wheel(0, -100)
-    page.wait_for_url(lambda url: "from=" in url)
+    soon(page, lambda: window(settled(page))[0], lambda begin: begin > whole[0])
     page.keyboard.up("Control")
 
-    assert window(page)[0] > whole[0]
+    soon(page, lambda: in_url(page)[0], lambda begin: begin > whole[0])
 
 
 def test_dragging_moves(small: Any) -> None:
     for _ in range(4):
         small.keyboard.press("w")
-    begin, _ = window(settled(small))
+    begin, end = window(settled(small))
     x, y = where(small, begin + 100)
     small.mouse.move(x + 300, y)
     small.mouse.down()
@@ -198,7 +194,7 @@ def test_dragging_moves(small: Any) -> None:
     small.mouse.up()
 
     per_px = small.evaluate("tracelens.timeline.now.axis.nsPerPx")
-    assert window(settled(small))[0] == pytest.approx(begin + 100 * per_px)
+    shows(small, begin + 100 * per_px, end + 100 * per_px)
 
 
 def test_a_click_shows_the_kernel_with_its_launch_ranges_and_phase(small: Any) -> None:
@@ -221,7 +217,7 @@ def test_the_longest_kernel_takes_as_long_as_the_table_says(explorer: Explorer, 
     opened(page, explorer, KINETO, f"?from={start - 5_000}&to={end + 5_000}")
 
     assert pick(page, (start + end) / 2)["duration"] == units.time(longest["max_ns"])
-    assert page.locator(".tl-title").inner_text() == longest["short_name"]
+    reads(page, ".tl-title", longest["short_name"])
 
 
 def test_buttons_in_the_details_go_there(small: Any) -> None:
@@ -238,28 +234,25 @@ def test_buttons_in_the_details_go_there(small: Any) -> None:
 
 
 def test_arrow_keys_step_from_kernel_to_kernel(small: Any) -> None:
-    starts = []
-    for key in ("ArrowRight", "ArrowRight", "ArrowRight", "ArrowLeft"):
-        small.keyboard.press(key)
-        settled(small)
-        starts.append(small.evaluate("tracelens.timeline.now.picked.start_ns"))
-    for _ in range(3):
-        small.keyboard.press("ArrowLeft")
-        settled(small)
+    steps = {"ArrowRight": (3_000, 353_000, 1_003_000), "ArrowLeft": (353_000, 3_000)}
+    for key, starts in steps.items():
+        for start_ns in starts:
+            small.keyboard.press(key)
+            picked(settled(small), start_ns)
+    small.keyboard.press("ArrowLeft")
 
-    assert starts == [3_000, 353_000, 1_003_000, 353_000]
-    assert small.locator(".tl-status").inner_text() == "There is none before this."
+    reads(small, ".tl-status", "There is none before this.")
+    picked(small, 3_000)
 
 
 def test_f_shows_the_picked_kernel_then_everything(small: Any) -> None:
     whole = window(small)
     pick(small, 50_000)
     small.keyboard.press("f")
-    near = window(settled(small))
+    shows(small, 0, 128_000)
     small.keyboard.press("f")
 
-    assert near == (0, 128_000)
-    assert window(settled(small)) == whole
+    shows(small, *whole)
 
 
 def test_search_marks_what_it_finds_and_n_walks_through_it(small: Any) -> None:
@@ -272,6 +265,7 @@ def test_search_marks_what_it_finds_and_n_walks_through_it(small: Any) -> None:
     x, _ = where(small, 400_000)
     marked, bare = (pixel(small, at, label["y"]) for at in (x, where(small, 50_000)[0]))
     small.keyboard.press("Enter")
+    picked(small, 353_000)
     settled(small)
     small.keyboard.press("Escape")
     small.keyboard.press("/")
@@ -280,14 +274,13 @@ def test_search_marks_what_it_finds_and_n_walks_through_it(small: Any) -> None:
     small.keyboard.press("Tab")
     small.evaluate("document.activeElement.blur()")
     small.keyboard.press("n")
-    second = (settled(small), small.evaluate("tracelens.timeline.now.picked.start_ns"))[1]
-    small.keyboard.press("Shift+N")
+    picked(small, 1_353_000)
     settled(small)
+    small.keyboard.press("Shift+N")
+    picked(small, 353_000)
 
     assert [name[0] for name in row] == ["s"]
     assert marked != bare
-    assert second == 1_353_000
-    assert small.evaluate("tracelens.timeline.now.picked.start_ns") == 353_000
     says(small, q="elementwise")
 
 
@@ -326,12 +319,12 @@ def test_dragging_with_shift_selects_a_range_for_statistics(small: Any) -> None:
     small.mouse.up()
     small.keyboard.up("Shift")
     rows = table(small, "GPU work by phase")
-    small.wait_for_url(re.compile(r"[?&]sel="))
-    begin, _ = (int(text) for text in state(small)["sel"].split("-"))
+    said = soon(small, lambda: state(small), lambda said: "sel" in said)
+    begin, _ = (int(text) for text in said["sel"].split("-"))
 
     assert [row["phase"] for row in rows] == ["forward"]
     assert int(rows[0]["kernel_time_ns"]) == 103_000 - begin
-    assert "crosses the edges" in small.locator(".tl-statistics").inner_text()
+    reads(small, ".tl-statistics", "crosses the edges")
 
 
 def test_r_selects_what_is_picked_and_escape_takes_it_back(small: Any) -> None:
@@ -351,9 +344,9 @@ def test_colours_say_phase_kind_row_or_name(small: Any) -> None:
     seen = {}
     for by in ("phase", "family", "stream", "name"):
         small.get_by_label("Colour by").last.select_option(by)
+        says(small, color=None if by == "phase" else by)
         seen[by] = (settled(small), pixel(small, *at), small.locator(".tl-legend").inner_text())[1:]
 
-    says(small, color="name")
     assert seen["phase"] == ([47, 127, 193], "forward\nbackward\nno phase")
     assert "gemm" in seen["family"][1]
     assert seen["stream"][1] == seen["name"][1] == ""
@@ -368,13 +361,13 @@ def test_a_link_shows_what_was_seen(explorer: Explorer, page: Any, tmp_path: Pat
     query = f"?from=1000&to=500000&pick={stream}:1&color=family&q=sgemm&sel=2000-90000"
     opened(page, explorer, path, f"{query}&hidden={ranges}&pinned={stream}")
 
-    assert window(page) == (1_000, 500_000)
-    assert page.locator("[data-row^=r]").count() == 0
-    assert page.locator(f".tl-fixed {STREAM}").count() == 1
-    assert page.get_by_label("Colour by").last.input_value() == "family"
-    assert page.get_by_label("Search names").input_value() == "sgemm"
-    assert page.locator(".tl-statistics").inner_text().startswith("88.0 µs selected")
-    assert page.evaluate("tracelens.timeline.now.picked.start_ns") == 353_000
+    shows(page, 1_000, 500_000)
+    count(page, "[data-row^=r]", 0)
+    count(page, f".tl-fixed {STREAM}", 1)
+    soon(page, page.get_by_label("Colour by").last.input_value, "family")
+    soon(page, page.get_by_label("Search names").input_value, "sgemm")
+    reads(page, ".tl-statistics", lambda text: text.startswith("88.0 µs selected"))
+    picked(page, 353_000)
 
 
 def test_the_back_button_undoes_jumps(small: Any) -> None:
@@ -383,11 +376,10 @@ def test_the_back_button_undoes_jumps(small: Any) -> None:
     small.keyboard.press("f")
     whole = window(settled(small))
     small.go_back()
-    back = window(settled(small))
+    shows(small, *near, within=1)
     small.go_forward()
 
-    assert back == pytest.approx(near, abs=1)
-    assert window(settled(small)) == whole
+    shows(small, *whole)
 
 
 def test_rows_can_be_hidden_pinned_filtered_and_groups_closed(small: Any) -> None:
@@ -407,7 +399,8 @@ def test_rows_can_be_hidden_pinned_filtered_and_groups_closed(small: Any) -> Non
     small.get_by_label("Filter rows").fill("stream")
     small.wait_for_selector("[data-row^=r]", state="detached")
 
-    assert small.locator(".tl-label").count() == 1 < rows
+    assert rows > 1
+    count(small, ".tl-label", 1)
     says(small, rows="stream", closed=None, hidden=None)
 
 
@@ -420,12 +413,15 @@ def test_a_lone_kernel_of_a_nanosecond_is_seen_from_afar(
     main.kernel("lone", at=100, run=(5_000_000_000, 5_000_000_001))
     opened(page, explorer, trace.write(tmp_path / "run.sqlite"))
     x, y = where(page, 5_000_000_000)
-    colours = [pixel(page, x + by, y) for by in (-1, 0, 1)]
+    soon(
+        page,
+        lambda: [pixel(page, x + by, y) for by in (-1, 0, 1)],
+        lambda colours: sum(colour != [255, 255, 255] for colour in colours) == 1,
+    )
     page.mouse.move(x, y)
     page.wait_for_selector(".tl-tip:has-text('1 ns')")
 
-    assert sum(colour != [255, 255, 255] for colour in colours) == 1
-    assert page.locator(".tl-tip").inner_text().startswith("lone")
+    reads(page, ".tl-tip", lambda text: text.startswith("lone"))
 
 
 def test_many_kernels_in_one_pixel_are_counted(
@@ -456,26 +452,23 @@ def test_from_afar_a_pixel_says_how_many_it_holds_and_a_click_picks_one(
     page.mouse.click(x, y)
     page.wait_for_selector(".tl-details")
     page.get_by_role("button", name="In view").click()
-    too_many = page.locator(".tl-body").inner_text()
+    reads(page, ".tl-body", lambda text: text.startswith("There is more GPU work in view"))
 
     assert page.evaluate("tracelens.timeline.now.tiles.get('s0').mode") == "bins"
     assert 20 <= int(tip.split()[0]) <= 30
     assert "busy 50 % of it" in tip or "busy 51 % of it" in tip or "busy 49 % of it" in tip
     per_px = page.evaluate("tracelens.timeline.now.axis.nsPerPx")
-    picked = page.evaluate("tracelens.timeline.now.picked.start_ns")
-    assert picked == pytest.approx(11_000_000, abs=per_px + 1_000)
-    assert too_many.startswith("There is more GPU work in view")
+    start_ns = page.evaluate("tracelens.timeline.now.picked.start_ns")
+    assert start_ns == pytest.approx(11_000_000, abs=per_px + 1_000)
 
 
 def test_a_reply_that_fails_says_why(explorer: Explorer, page: Any, tmp_path: Path) -> None:
     refusal = {"status": 400, "json": {"error": "Not today."}}
+    page.provoked.append("400")
     page.route("**/view?*", lambda route: route.fulfill(**refusal))
     path = training(tmp_path / "run.sqlite")
     page.goto(f"{explorer([path])}/{Library([path]).items[0].id}/timeline")
     page.wait_for_selector(".tl-status:has-text('Not today.')")
-
-    assert all("400" in complaint for complaint in page.complaints)
-    page.complaints.clear()
 
 
 def test_what_is_in_view_stands_in_a_table_too(small: Any) -> None:
@@ -491,8 +484,7 @@ def test_what_is_in_view_stands_in_a_table_too(small: Any) -> None:
 def test_marks_stay_in_the_url(small: Any) -> None:
     small.mouse.move(*where(small, 500_000))
     small.keyboard.press("m")
-    small.wait_for_url(lambda url: "marks=" in url)
-    at = int(state(small)["marks"])
+    at = int(soon(small, lambda: state(small).get("marks"), lambda marks: marks))
     small.keyboard.press("m")
 
     assert at == pytest.approx(500_000, abs=2_000)
@@ -504,10 +496,9 @@ def test_dark_is_dark(small: Any) -> None:
     light = pixel(small, *at)
     small.click("#scheme")
     small.wait_for_selector("html[data-mantine-color-scheme=dark]")
-    dark = (settled(small), pixel(small, *at))[1]
 
     assert sum(light) > 600
-    assert sum(dark) < 300
+    soon(small, lambda: pixel(settled(small), *at), lambda dark: sum(dark) < 300)
 
 
 def test_hostile_names_stay_text(explorer: Explorer, page: Any, tmp_path: Path) -> None:
@@ -534,12 +525,12 @@ def test_hostile_names_stay_text(explorer: Explorer, page: Any, tmp_path: Path) 
 def test_leaving_the_page_stops_it(small: Any) -> None:
     small.get_by_role("link", name="Overview").click()
     small.wait_for_selector("#timeline", state="detached")
+    soon(small, lambda: small.evaluate("tracelens.timeline.now"), None)
     before = small.url
     small.keyboard.press("w")
     small.keyboard.press("f")
 
-    assert small.evaluate("tracelens.timeline.now") is None
-    assert small.evaluate("tracelens.timeline.pending") == 0
+    soon(small, lambda: small.evaluate("tracelens.timeline.pending"), 0)
     assert small.url == before
 
 
@@ -555,5 +546,5 @@ def test_another_recording_gets_a_timeline_of_its_own(
     settled(page)
     pick(page, 50_000)
 
-    assert page.locator(".tl-title").inner_text() == "other"
+    reads(page, ".tl-title", "other")
     assert page.evaluate("tracelens.timeline.now.run") == second.id

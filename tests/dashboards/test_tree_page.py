@@ -6,7 +6,6 @@ import gzip
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from tracelens_dashboards.library import Library
@@ -14,6 +13,7 @@ from tracelens_dashboards.serve import wsgi
 
 from tests.build import Nsys
 from tests.dashboards.recordings import PAYLOADS, hostile
+from tests.dashboards.waits import copied, quiet, reads, says, soon, state
 
 if TYPE_CHECKING:
     from tests.dashboards.conftest import Explorer
@@ -22,6 +22,7 @@ SAMPLE: Final = (
     Path(__file__).parents[2] / "samples" / "gpt2-small-ctx512-bf16-h200" / "trace.json.gz"
 )
 ALL_NS: Final = 38_197_419
+CANVAS: Final = "#tree canvas"
 
 
 @pytest.fixture(scope="module")
@@ -107,38 +108,40 @@ def shown(page: Any, times: int) -> None:
     )
 
 
-def answers(page: Any) -> int:
-    return int(page.locator("#tree").get_attribute("data-shown"))
+def bar(page: Any, row: int, x: float = 0.1) -> dict[str, float]:
+    """Return a place within the picture: in a row, at a part of its width."""
+    width = page.locator(CANVAS).bounding_box()["width"]
+    return {"x": x * width, "y": row * 20 + 10}
 
 
-def state(page: Any) -> dict[str, str]:
-    return {name: values[0] for name, values in parse_qs(urlsplit(page.url).query).items()}
+def click(page: Any, row: int, x: float = 0.1) -> None:
+    page.click(CANVAS, position=bar(page, row, x))
 
 
-def bar(page: Any, row: int, x: float = 0.1) -> tuple[float, float]:
-    box = page.locator("#tree canvas").bounding_box()
-    return box["x"] + x * box["width"], box["y"] + row * 20 + 10
+def point(page: Any, row: int, x: float = 0.1) -> None:
+    page.hover(CANVAS, position=bar(page, row, x))
 
 
-def path_of(page: Any) -> list[str]:
-    return list(page.locator(".tree-path button").all_inner_texts())
+def looks_at(page: Any, *path: str) -> None:
+    """Wait until this is looked at, below all of these."""
+    soon(page, page.locator(".tree-path button").all_inner_texts, list(path))
 
 
 def test_a_click_looks_at_a_bar_and_back_at_all(explorer: Explorer, page: Any) -> None:
     opened(explorer, page, SAMPLE)
-    assert path_of(page) == ["All GPU work"]
-    assert page.locator(".tree-path .sum").inner_text() == "38.2 ms"
+    looks_at(page, "All GPU work")
+    reads(page, ".tree-path .sum", "38.2 ms")
 
-    page.mouse.click(*bar(page, 3))
+    click(page, 3)
     shown(page, 2)
 
-    assert path_of(page) == ["All GPU work", "step N", "forward", "GPT"]
+    looks_at(page, "All GPU work", "step N", "forward", "GPT")
     page.wait_for_selector("#tree-detail .fact-value:has-text('28.0 ms')")
     page.wait_for_selector("#tree-detail h2:has-text('Kernels of GPT')")
     page.go_back()
     shown(page, 3)
-    assert path_of(page) == ["All GPU work"]
-    assert state(page) == {}
+    looks_at(page, "All GPU work")
+    soon(page, lambda: state(page), {})
 
 
 def test_keys_walk_and_go_up(explorer: Explorer, page: Any) -> None:
@@ -148,13 +151,13 @@ def test_keys_walk_and_go_up(explorer: Explorer, page: Any) -> None:
     for key in ("ArrowDown", "ArrowDown", "ArrowDown", "ArrowRight", "Enter"):
         page.keyboard.press(key)
     shown(page, 2)
-    assert path_of(page) == ["All GPU work", "step N", "optimizer"]
+    looks_at(page, "All GPU work", "step N", "optimizer")
     page.keyboard.press("Escape")
     shown(page, 3)
-    assert path_of(page) == ["All GPU work", "step N"]
+    looks_at(page, "All GPU work", "step N")
     page.keyboard.press("f")
     shown(page, 4)
-    assert path_of(page) == ["All GPU work"]
+    looks_at(page, "All GPU work")
 
 
 def test_choices_stand_in_the_address(explorer: Explorer, page: Any) -> None:
@@ -166,13 +169,13 @@ def test_choices_stand_in_the_address(explorer: Explorer, page: Any) -> None:
     shown(page, 3)
     page.locator("[data-choice='colour']").select_option("family")
 
-    assert state(page) == {"by": "cpu", "view": "ordered", "colour": "family"}
-    assert path_of(page) == ["All threads"]
-    assert page.locator("[data-choice='backward']").is_hidden()
+    says(page, by="cpu", view="ordered", colour="family")
+    looks_at(page, "All threads")
+    page.wait_for_selector("[data-choice='backward']", state="hidden")
     page.reload()
     shown(page, 1)
-    assert page.locator("[data-choice='by']").input_value() == "cpu"
-    assert page.locator("[data-choice='colour']").input_value() == "family"
+    soon(page, page.locator("[data-choice='by']").input_value, "cpu")
+    soon(page, page.locator("[data-choice='colour']").input_value, "family")
 
 
 def test_a_search_says_how_much_it_found(explorer: Explorer, page: Any) -> None:
@@ -180,9 +183,9 @@ def test_a_search_says_how_much_it_found(explorer: Explorer, page: Any) -> None:
 
     page.keyboard.press("/")
     page.keyboard.type("softmax")
-    page.wait_for_selector(".tree-found:has-text('12 %')")
 
-    assert state(page) == {"q": "softmax"}
+    says(page, q="softmax")
+    reads(page, ".tree-found", "12 %")
 
 
 def test_the_table_says_what_is_drawn(explorer: Explorer, page: Any) -> None:
@@ -195,19 +198,17 @@ def test_the_table_says_what_is_drawn(explorer: Explorer, page: Any) -> None:
     assert first[:3] == ["· step N", "100.0 %", "38,197.4 µs"]
     rows = page.locator(".tree-table tbody tr").count()
     assert rows == page.evaluate("document.querySelectorAll('.tree-table td.name').length")
-    page.locator(".tree-table .copy-table").first.click()
-    page.wait_for_selector("text=Copied")
-    text = page.evaluate("navigator.clipboard.readText()")
+    text = copied(page, page.locator(".tree-table .copy-table").first)
     assert len(text.strip().splitlines()) == rows + 1
 
 
 def test_the_pointer_tells_what_lies_below_it(explorer: Explorer, page: Any) -> None:
     opened(explorer, page, SAMPLE)
 
-    page.mouse.move(*bar(page, 2))
+    point(page, 2)
     page.wait_for_selector(".tree-tip >> text=forward")
 
-    assert "GPU time 29" in page.locator(".tree-tip").inner_text()
+    reads(page, ".tree-tip", "GPU time 29")
     page.mouse.move(0, 0)
     page.wait_for_selector(".tree-tip", state="hidden")
 
@@ -220,17 +221,17 @@ def test_leaving_and_coming_back_draws_it_again(explorer: Explorer, page: Any) -
 
     page.go_back()
     shown(page, 1)
-    assert path_of(page) == ["All calls"]
+    looks_at(page, "All calls")
 
 
 def test_a_call_leads_to_the_timeline(explorer: Explorer, page: Any) -> None:
     opened(explorer, page, SAMPLE)
-    page.mouse.click(*bar(page, 1))
+    click(page, 1)
 
     page.get_by_role("link", name="See its longest call in the timeline").click()
     page.wait_for_url("**/timeline?*")
 
-    assert "pick" in state(page)
+    soon(page, lambda: state(page), lambda said: "pick" in said)
 
 
 def test_a_recording_without_ranges_says_why(explorer: Explorer, page: Any, tmp_path: Path) -> None:
@@ -247,13 +248,14 @@ def test_names_run_nothing(explorer: Explorer, page: Any, tmp_path: Path) -> Non
 
     page.locator(".tree-table summary").click()
     page.wait_for_selector(".tree-table tbody tr")
-    page.mouse.move(*bar(page, 1, 0.05))
+    point(page, 1, 0.05)
     page.wait_for_selector(".tree-tip b")
-    page.mouse.click(*bar(page, 1, 0.05))
+    click(page, 1, 0.05)
     shown(page, 2)
     page.wait_for_selector("#tree-detail h2")
+    quiet(page)
 
-    assert PAYLOADS[0] in page.locator(".tree-path").inner_text()
+    reads(page, ".tree-path", PAYLOADS[0])
     assert page.evaluate("window.__hacked") is None
     assert page.locator(".tree-page img, .tree-page script, .tree-page td b").count() == 0
     assert "\u202e" not in page.locator(".tree-page").inner_text()

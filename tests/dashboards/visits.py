@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tracelens_dashboards.library import Library
 
+from tests.dashboards.waits import quiet
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -19,7 +21,6 @@ SHOWN: Final = {
 }
 """Page -> what is there once it shows something."""
 
-_QUIET: Final = "() => !document.querySelector('[data-dash-is-loading=true], .waiting')"
 _WHY_NOT: Final = "#page [role=alert]:not([hidden])"
 
 
@@ -39,7 +40,7 @@ def visit(page: Any, address: str) -> str:
     page.goto(address)
     name = address.partition("?")[0].rpartition("/")[2]
     page.wait_for_selector(f"{SHOWN[name]}, {_WHY_NOT}")
-    page.wait_for_function(_QUIET)
+    quiet(page)
     return name
 
 

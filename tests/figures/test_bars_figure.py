@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.asking import Shell
+from tests.browsers import installed
 from tests.build import Nsys
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 @pytest.fixture
@@ -63,7 +61,7 @@ def test_images_are_drawn_by_a_browser(
     shell: Shell, tmp_path: Path, form: str, begins: bytes
 ) -> None:
     pytest.importorskip("kaleido")
-    if not any(map(shutil.which, BROWSERS)):
+    if installed() is None:
         pytest.skip("no Chrome or Chromium is on PATH")
     image = tmp_path / f"phases.{form}"
 

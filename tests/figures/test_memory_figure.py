@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import builtins
 import re
-import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.asking import Shell
+from tests.browsers import installed
 from tests.snapshots import Snapshot, training
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 @pytest.fixture
@@ -73,7 +71,7 @@ def test_images_are_drawn_by_a_browser(
     shell: Shell, path: Path, tmp_path: Path, form: str, begins: bytes
 ) -> None:
     pytest.importorskip("kaleido")
-    if not any(map(shutil.which, BROWSERS)):
+    if installed() is None:
         pytest.skip("no Chrome or Chromium is on PATH")
     image = tmp_path / f"peak.{form}"
 
