@@ -18,13 +18,22 @@ from tracelens_dashboards import palette
 from tracelens_dashboards.names import plain
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from tracelens_dashboards.library import Item, Library, Opened
     from tracelens_dashboards.pages import Page
 
 _WATCH_MS: Final = 5_000
-_PATH: Final = re.compile(r"^/([0-9a-f]{12})(?:/([a-z_]+))?/?$")
+_PATH: Final = re.compile(r"^/([0-9a-f]{12})(?:/([^/]*))?/?$")
 _KEYS: Final = (("1 … 9", "open a page"), ("t", "light or dark"), ("?", "this help"))
 _LONGEST: Final = 2_000
+_LACKS: Final = {
+    "any": "",
+    "trace": "it holds memory alone, and no GPU work.",
+    "memory": "it holds no memory events.",
+    "traces": "nothing else is open to compare it with. Name several recordings, or their folder.",
+}
+"""What a page needs -> why a recording has no such page."""
 
 
 def create(library: Library) -> dash.Dash:
@@ -96,7 +105,7 @@ def _header(library: Library) -> Any:
                 data=_choices(library),
                 searchable=True,
                 allowDeselect=False,
-                w=380,
+                className="run-choice",
                 **recording,
             ),
             _button("refresh", "Look for new runs"),
@@ -139,19 +148,21 @@ def _register(app: dash.Dash, library: Library) -> None:
     def _page(
         path: str | None, _changed: int | None, search: str | None
     ) -> tuple[Any, Any, Any, Any, Any]:
-        chosen, name = _chosen(library, path)
         try:
+            chosen, name = _chosen(library, path)
             opened = library.open(chosen) if chosen else None
         except UnreadableError as error:
-            return _problem(error), [], None, {"title": "tracelens"}, _keys(None)
+            return _astray(str(error)), [], None, {"title": "tracelens"}, _keys(None)
         if opened is None:
             return _nothing(library), [], None, {"title": "tracelens"}, _keys(None)
-        known = {n: p for n, p in pages().items() if _has(opened, p)}
-        name = name if name in known else next(iter(known), "")
+        known = {n: p for n, p in pages().items() if _has(library, opened, p)}
+        name = name or next(iter(known), "")
         page = known.get(name)
         links = [_link(opened.item.id, n, p, active=n == name) for n, p in known.items()]
-        title = f"{plain(opened.item.title)} · {page.title if page else 'tracelens'}"
+        title = f"{plain(opened.item.title)} · {page.title if page else 'no such page'}"
         shown = {"id": chosen, "page": name, "title": title}
+        if page is None:
+            return _no_page(name, opened, known), links, chosen, shown, _keys(None)
         return _layout(page, opened, query(search)), links, chosen, shown, _keys(page)
 
     @app.callback(
@@ -218,16 +229,24 @@ def _register_in_browser(app: dash.Dash) -> None:
 
 
 def _chosen(library: Library, path: str | None) -> tuple[str | None, str]:
-    """Return the recording and the page that a URL's path names; the first recording for `/`."""
+    """Return the recording and the page that a URL's path names; the first recording for `/`.
+
+    Raises:
+        UnreadableError: it names neither.
+    """
     if found := _PATH.match(path or "/"):
         return found[1], found[2] or ""
+    if (path or "/") != "/":
+        raise UnreadableError("There is no such page here.")
     first = next((i for i in library.items if not library.is_failed(i.id)), None)
     first = first or next(iter(library.items), None)
     return (first.id if first else None), ""
 
 
-def _has(opened: Opened, page: Page) -> bool:
-    there = {"any": True, "trace": opened.item.trace, "memory": opened.item.memory}
+def _has(library: Library, opened: Opened, page: Page) -> bool:
+    item = opened.item
+    there: dict[str, object] = {"any": True, "trace": item.trace, "memory": item.memory}
+    there["traces"] = item.trace and sum(one.trace is not None for one in library.items) > 1
     return bool(there[page.needs])
 
 
@@ -245,13 +264,30 @@ def _keys(page: Page | None) -> list[Any]:
     return [html.Tbody(rows)]
 
 
-def _layout(page: Page | None, opened: Opened, asked: dict[str, str]) -> Any:
-    if page is None:
-        return html.P("There is no page for this recording.")
+def _layout(page: Page, opened: Opened, asked: dict[str, str]) -> Any:
     try:
         return page.layout(opened, asked)
     except Exception as error:  # noqa: BLE001 # one bad page or file never takes the others down
         return _problem(error)
+
+
+def _no_page(name: str, opened: Opened, known: Mapping[str, Page]) -> Any:
+    """Return what stands where the URL names a page that there is not, or not of this recording."""
+    recording = plain(opened.item.title)
+    if page := pages().get(name):
+        why = f"{recording} has no page {page.title}: {_LACKS[page.needs]}"
+    else:
+        why = f"There is no page {plain(name)}. {recording} has these:"
+    links = [(page.title, f"/{opened.item.id}/{one}") for one, page in known.items()]
+    return _astray(why, links)
+
+
+def _astray(why: str, links: Sequence[tuple[str, str]] = (("From the start", "/"),)) -> Any:
+    """Return what stands where an address leads nowhere: why, and where one may go."""
+    ways = [html.Li(dcc.Link(text, href=href)) for text, href in links]
+    return dmc.Alert(
+        [html.P(plain(why, _LONGEST)), html.Ul(ways)], title="Not here", color="yellow"
+    )
 
 
 def _problem(error: Exception) -> Any:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from tracelens_dashboards.library import Library, Opened
 
-Needs = Literal["any", "trace", "memory"]
+Needs = Literal["any", "trace", "traces", "memory"]
 
 
 def _nothing(app: dash.Dash, library: Library) -> None:
@@ -28,7 +28,8 @@ class Page:
         order: its place there, from 0.
         layout: makes the page of one opened recording, given the URL's query (name -> value).
             Raises NothingToShowError where the recording holds nothing of it: the shell shows why.
-        needs: recordings that have it: any, those with a trace, those with memory.
+        needs: recordings that have it: any, those with a trace, those with a trace beside others
+            that have one, those with memory.
         register: adds the page's callbacks and routes to the app, once, before it serves. State is
             never kept on the server: all of it stands in the URL, and comes with each request.
         keys: what its keys do, (key, what it does), for the help that `?` opens. The page's own
