@@ -40,7 +40,7 @@ def bars(a: Side, b: Side) -> tuple[list[str], list[float]]:
 
     Of many parts the smallest are one: the bars between still add up to the difference.
     """
-    rows = explain.explained(a, b).to_dicts()
+    rows = [row for row in explain.explained(a, b).to_dicts() if row["difference_ns"]]
     kept, rest = rows[:_MOST], rows[_MOST:]
     labels = [words.part(row) for row in kept]
     lengths = [float(row["difference_ns"]) for row in kept]
@@ -83,6 +83,7 @@ def _figure(labels: list[str], lengths: list[float], title: str) -> Any:
     spread = sum(abs(length) for length in lengths[1:-1])
     low = max(0.0, least - 1.5 * spread) / factor
     high = (max(lengths[0], lengths[-1]) + spread) / factor
-    figure.update_xaxes(ticksuffix=unit, range=[low, high])
+    note = "time of a step as recorded" + (" (the axis does not begin at zero)" if low else "")
+    figure.update_xaxes(ticksuffix=unit, range=[low, high], title=note)
     figure.update_yaxes(autorange="reversed", automargin=True)
     return figure

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
@@ -21,13 +22,13 @@ from tracelens.analyses.compare import noise
 from tracelens.analyses.compare.align import matched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from polars._typing import PolarsDataType
 
     from tracelens.analyses.compare.side import Side
 
-WORK, IDLE, REST = "GPU work", "idle", "rest"
+WORK, IDLE, CPU, REST = "GPU work", "idle", "CPU", "rest"
 SPLIT: Final = ("slower_ns", "calls_ns", "replaced_ns", "hidden_ns", "idle_ns")
 _TOO_SMALL: Final = 100
 SCHEMA: Final[dict[str, PolarsDataType]] = {
@@ -87,10 +88,13 @@ def parts(a: Side, b: Side) -> list[Part]:
     Without GPU work on both sides they are the time on the CPU in ops of PyTorch by phase, and
     the rest, which is negative where several threads work at once.
     """
-    if a.has_gpu_work and b.has_gpu_work:
-        found = [*_work(a, b), *_idle(a, b)]
-    else:
-        found = list(_on_cpu(a, b))
+    on_gpu = a.has_gpu_work and b.has_gpu_work
+    judged = [*_work(a, b), *_idle(a, b)] if on_gpu else [*_on_cpu(a, b)]
+    verdicts = noise.of_rows([(a.sampled(mine), b.sampled(other)) for _, mine, other in judged])
+    found = [
+        replace(part, verdict=difference.verdict)
+        for (part, _, _), difference in zip(judged, verdicts, strict=True)
+    ]
     rest = [whole(side) for side in (a, b)]
     rest[0] -= sum((p.a for p in found), Fraction(0))
     rest[1] -= sum((p.b for p in found), Fraction(0))
@@ -153,33 +157,29 @@ class _Sum:
     exposed: int = 0
 
 
-def _work(a: Side, b: Side) -> Iterable[Part]:
-    """Give a part per phase and family of GPU work."""
+Times = Sequence[int] | None
+"""Of each step that counts; None: nothing in any."""
+
+
+def _work(a: Side, b: Side) -> Iterator[tuple[Part, Times, Times]]:
+    """Give a part per phase and family of GPU work, with its time in each step of both sides."""
     known = {name: match for match in matched(a, b) for name in match.now}
     one = _kernels(a, {})
     two = _kernels(b, {n: m.was[0] for n, m in known.items() if m.is_same})
-    groups = sorted({key[:2] for key in (*one, *two)})
     by_group: dict[tuple[str, str], list[str]] = defaultdict(list)
     for phase, family, name in sorted({*one, *two}):
         by_group[phase, family].append(name)
-    verdicts = _verdicts(a, b, groups)
-    for phase, family in groups:
-        yield _of_group(
-            (phase, family),
-            [
-                (one.get((phase, family, n)), two.get((phase, family, n)))
-                for n in by_group[phase, family]
-            ],
-            (a.divisor, b.divisor),
-            verdicts[phase, family],
-        )
+    mine, other = (_by_step(s, s.work, ("phase", "family"), "exposed_ns") for s in (a, b))
+    for group, names in by_group.items():
+        pairs = [(one.get((*group, name)), two.get((*group, name))) for name in names]
+        part = _of_group(group, pairs, (a.divisor, b.divisor))
+        yield part, mine.get(group), other.get(group)
 
 
 def _of_group(
     key: tuple[str, str],
     pairs: Sequence[tuple[_Sum | None, _Sum | None]],
     divisors: tuple[int, int],
-    verdict: str,
 ) -> Part:
     """Return the part of one phase and family: ``pairs`` are its kernels on both sides."""
     slower = calls = replaced = hidden = shown_a = shown_b = Fraction(0)
@@ -200,8 +200,7 @@ def _of_group(
         shown_a += exposed_a
         shown_b += exposed_b
     phase, family = key
-    return Part(WORK, phase, family, shown_a, shown_b, slower, calls, replaced, hidden,
-                verdict=verdict)  # fmt: skip
+    return Part(WORK, phase, family, shown_a, shown_b, slower, calls, replaced, hidden)
 
 
 def _kernels(side: Side, same: Mapping[str, str]) -> dict[tuple[str, str, str], _Sum]:
@@ -219,43 +218,24 @@ def _kernels(side: Side, same: Mapping[str, str]) -> dict[tuple[str, str, str], 
     return found
 
 
-def _idle(a: Side, b: Side) -> Iterable[Part]:
+def _idle(a: Side, b: Side) -> Iterator[tuple[Part, Times, Times]]:
     """Give a part per cause of idle time."""
     one, two = (_by_step(side, side.idle, ("cause",), "idle_ns") for side in (a, b))
-    causes = sorted({*one, *two})
-    verdicts = _judged(a, b, [(one.get(c), two.get(c)) for c in causes])
-    for (cause,), verdict in zip(causes, verdicts, strict=True):
-        was, now = (
-            Fraction(sum(sums.get((cause,), ())), side.divisor)
-            for sums, side in ((one, a), (two, b))
-        )
-        yield Part(IDLE, "", cause, was, now, idle=now - was, verdict=verdict)
+    for key in sorted({*one, *two}):
+        was, now = _mean(a, one.get(key)), _mean(b, two.get(key))
+        yield Part(IDLE, "", key[0], was, now, idle=now - was), one.get(key), two.get(key)
 
 
-def _on_cpu(a: Side, b: Side) -> Iterable[Part]:
+def _on_cpu(a: Side, b: Side) -> Iterator[tuple[Part, Times, Times]]:
     """Give a part per phase of PyTorch's ops on the CPU."""
     one, two = (_by_step(side, side.ops, ("phase",), "cpu_ns") for side in (a, b))
-    phases = sorted({*one, *two})
-    verdicts = _judged(a, b, [(one.get(p), two.get(p)) for p in phases])
-    for (phase,), verdict in zip(phases, verdicts, strict=True):
-        was, now = (
-            Fraction(sum(sums.get((phase,), ())), side.divisor)
-            for sums, side in ((one, a), (two, b))
-        )
-        yield Part("CPU", phase, "", was, now, slower=now - was, verdict=verdict)
+    for key in sorted({*one, *two}):
+        was, now = _mean(a, one.get(key)), _mean(b, two.get(key))
+        yield Part(CPU, key[0], "", was, now, slower=now - was), one.get(key), two.get(key)
 
 
-def _verdicts(a: Side, b: Side, groups: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    one, two = (_by_step(side, side.work, ("phase", "family"), "exposed_ns") for side in (a, b))
-    judged = _judged(a, b, [(one.get(g), two.get(g)) for g in groups])
-    return dict(zip(groups, judged, strict=True))
-
-
-def _judged(
-    a: Side, b: Side, pairs: Sequence[tuple[Sequence[int] | None, Sequence[int] | None]]
-) -> list[str]:
-    rows = [(a.sampled(mine), b.sampled(other)) for mine, other in pairs]
-    return [difference.verdict for difference in noise.of_rows(rows)]
+def _mean(side: Side, times: Times) -> Fraction:
+    return Fraction(sum(times or ()), side.divisor)
 
 
 def _by_step(

@@ -70,7 +70,7 @@ def is_timed(a: Side, b: Side) -> bool:
 def totals(a: Side, b: Side) -> pl.DataFrame:
     """Return a row for each single number that both sides have: `what` and `rows.NUMBERS`.
 
-    Each is judged by itself, as nobody looks for the one that differs: they are few.
+    The time of a step is judged by itself; the others share the level.
     """
     wanted = [w for w in TIMES if w != "recorded" or is_timed(a, b)]
     if not (a.has_gpu_work and b.has_gpu_work):
@@ -78,7 +78,8 @@ def totals(a: Side, b: Side) -> pl.DataFrame:
     rows = []
     for what in wanted:
         mine, other = _time(a, b, what)
-        difference = noise.of_total(mine, other)
+        level = noise.LEVEL if what == "total" else noise.LEVEL / (len(wanted) - 1)
+        difference = noise.of_total(mine, other, level)
         rows.append((what, *_numbers(mine, other, difference)))
     schema = {"what": pl.String, **{n: t for n, t in NUMBERS.items() if n not in _LEFT_OUT}}
     return pl.DataFrame(rows, schema=schema, orient="row")
