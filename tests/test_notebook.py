@@ -19,6 +19,7 @@ from tests import snapshots
 from tests.build import Nsys, training_step
 from tests.ranks import write_ranks
 from tracelens import errors, registry
+from tracelens.__main__ import run as main
 from tracelens.links.linked import link
 from tracelens.readers.open import open_trace
 from tracelens.render import Options
@@ -308,6 +309,25 @@ def test_findings_are_those_of_the_rules(path: Path) -> None:
     assert found.could_not == same.could_not
     assert all(one.says.split(".")[0] in " ".join(repr(found).split()) for one in same.findings)
     assert all(rule in found._repr_html_() for rule in same.could_not)
+
+
+def test_two_recordings_are_compared_as_by_the_command(path: Path, tmp_path: Path) -> None:
+    slower = Nsys("3.20.3")
+    slower.device(0, "NVIDIA H200")
+    end = training_step(slower).end_ns
+    training_step(slower, at=end)
+    slower.thread("python").kernel("gemm", at=end + 10, run=(2 * end, 3 * end))
+    other, written = slower.write(tmp_path / "slower.sqlite"), tmp_path / "compared.md"
+    a, b = tracelens.open(path), tracelens.open(other)
+    command = ["compare", str(path), str(other), "--by", "phase", "-f", "html", "-o", str(written)]
+
+    assert main(command) == 0
+    assert a.compare(b, by="phase").to("html") == written.read_text(encoding="utf-8")
+    assert a.compare(b)._repr_html_().count("<table>") > 1
+    with pytest.raises(errors.UsageError, match="is cut"):
+        a.compare(b.cut(step=0))
+    with pytest.raises(errors.UsageError, match="one run"):
+        a.compare()
 
 
 WRONG: dict[str, tuple[type[errors.TracelensError], Callable[[Recording], Any]]] = {

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from tracelens.analyses.compare.side import Side
     from tracelens.findings import Finding, Looked
     from tracelens.links.linked import Linked
     from tracelens.links.memory import Ask
@@ -100,14 +101,13 @@ def open(  # noqa: A001 (it is called as tracelens.open)
         raise UsageError(_which(where, [place.path for place in places]))
     (place,) = places
     if len(place.recordings) == 1 and not place.declared:
-        return _opened(Recording(_File(place.recordings[0].path, cache), cut))
+        return _opened(_single(place, cut, cache=cache))
     known = {one.path: runs.peek(one.path) for one in place.recordings}
     whole, why_not = runs.as_run(place, known)
     if whole is not None:
-        made = _of_run(whole, cut, cache=cache)
-        return replace(made, _folder=place.path) if place.declared else made
+        return _of_run(whole, place, cut, cache=cache)
     if len(place.recordings) == 1:
-        return _opened(Recording(_File(place.recordings[0].path, cache), cut))
+        return _opened(_single(place, cut, cache=cache))
     raise UsageError(" ".join((_which(where, list(known)), *why_not)))
 
 
@@ -154,12 +154,12 @@ class Recording(_Answers):
     _room: ClassVar = "analysis"
 
     _file: _File
+    _place: runs.Place
     part: Cut
     """What part of the recording is looked at."""
     _snapshot: _File | None = None
     _run: runs.Run | None = None
     _members: Mapping[int | None, Recording] | None = None
-    _folder: Path | None = None
 
     @property
     def path(self) -> Path:
@@ -176,12 +176,11 @@ class Recording(_Answers):
         """What `tracelens capture` says of its run: time of a step, its bound, overhead, memory."""
         from tracelens.capture import folder, summary
 
-        if self._folder is None:
+        if not self._place.declared:
             return ()
         try:
-            return tuple(
-                " ".join(line.split()) for line in summary.lines(folder.load(self._folder))
-            )
+            said = summary.lines(folder.load(self._place.path))
+            return tuple(" ".join(line.split()) for line in said)
         except UsageError:  # a run.json of one's own
             return ()
 
@@ -290,6 +289,25 @@ class Recording(_Answers):
         from tracelens import findings
 
         return Findings(self.path.name, findings.look(self.linked))
+
+    def compare(self, *others: Recording, by: str | Sequence[str] = ("kernel",)) -> ReportView:
+        """Return the report of `tracelens compare`: this is the baseline, and each other one B.
+
+        Args:
+            others: recordings, whole.
+            by: what to take them apart by: phase, family, kernel, range, op or step.
+
+        Raises:
+            UsageError: there is no other, one of them is cut, or there is no such `by`.
+        """
+        from tracelens.tables import compare
+        from tracelens.tables.compare.reading import distinct
+
+        several = (self, *others)
+        labels = distinct([one.path.absolute().name for one in several])
+        sides = [_side(one, label) for one, label in zip(several, labels, strict=True)]
+        names = (by,) if isinstance(by, str) else tuple(by)
+        return ReportView(replace(compare.report(sides, names), hints=()), TOP)
 
     def to_parquet(self, folder: str | os.PathLike[str], *, force: bool = False) -> Path:
         """Write the tables, with launches and phases, as a folder of Parquet files.
@@ -564,16 +582,33 @@ def _opened(recording: Recording) -> Recording:
     return recording
 
 
-def _of_run(run: runs.Run, cut: Cut, *, cache: bool) -> Recording:
+def _side(recording: Recording, label: str) -> Side:
+    """Return a recording as a side of a comparison."""
+    from tracelens.tables.compare.reading import Task, read, side_of
+
+    part = recording.part
+    if part != Cut(phase_rules=part.phase_rules):
+        raise UsageError(f"{recording.path.name} is cut; compare whole recordings.")
+    place, cache = recording._place, recording._file.cache  # noqa: SLF001 (of this file)
+    tasks = [Task(one.path, part.phase_rules, cache) for one in place.recordings]
+    return side_of(place, {task.path: read(task) for task in tasks}, label)
+
+
+def _single(place: runs.Place, cut: Cut, *, cache: bool) -> Recording:
+    return Recording(_File(place.recordings[0].path, cache), place, cut)
+
+
+def _of_run(run: runs.Run, place: runs.Place, cut: Cut, *, cache: bool) -> Recording:
     members = {
         rank.number: Recording(
             _File(rank.trace, cache),
+            runs.Place(rank.trace, (runs.Recording(rank.trace),)),
             cut,
             None if rank.snapshot is None else _File(rank.snapshot, cache),
         )
         for rank in run.ranks
     }
-    first = next(iter(members.values()))
+    first = replace(next(iter(members.values())), _place=place)
     if len(members) == 1:
         return _opened(first)
     return replace(first, _snapshot=None, _run=run, _members=members)
