@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tracelens.capture.folder import Manifest
-    from tracelens.links.linked import Cut
+    from tracelens.links.linked import Cut, Linked
     from tracelens.links.memory import Memory
     from tracelens.reports.subject import Run
     from tracelens.run import Known, Place
@@ -106,6 +106,7 @@ class Gatherer:
             held = self._report(self._remembered(trace))
             return Run("", str(path), memory=held, why_not={"work": _NO_WORK})
         linked = link(trace, self._cut)
+        _ahead(linked)
         work = build.report(linked, self._names)
         memory, why_not = self._beside_work(trace)
         return Run("", str(path), work, memory, linked=linked, why_not=why_not)
@@ -178,6 +179,18 @@ class Gatherer:
         from tracelens.tables.memory_report import MEMORY
 
         return build.report_on(memory, TABLES, MEMORY)
+
+
+def _ahead(linked: Linked) -> None:
+    """Look for the sizes of launches beside the rest: rules need them, and it is a second reading.
+
+    What cannot be told of them is said by the rules themselves.
+    """
+    from tracelens.analyses.launch_shapes import launch_shapes
+
+    ahead = ThreadPoolExecutor(1)
+    ahead.submit(launch_shapes, linked)
+    ahead.shutdown(wait=False)
 
 
 def _part(place: Place, paths: Sequence[Path]) -> Place:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -100,23 +99,23 @@ def report(  # noqa: PLR0917 (click passes them by keyword)
     form = form or _format_of(output)
     folder = _figures_folder(output) if form == "markdown" else None
     _check(paths, output, folder, attach, force=force)
-    if ceilings is not None:
-        os.environ["TRACELENS_CEILINGS"] = str(ceilings.absolute())
     from tracelens.cli._gathering import Gatherer
+    from tracelens.cli.roofline import held_against
     from tracelens.links.linked import Cut
     from tracelens.reports import build
     from tracelens.reports.subject import Subject
 
     cut = Cut(phase_rules=_options.rules("--phases", phase_rules))
     gatherer = Gatherer(build.tables(), cut, cache=not no_cache)
-    runs = gatherer.runs(paths)
-    subject = Subject(tuple(runs), ceilings=ceilings)
-    if len(runs) > 1:
-        subject = _with_comparison(subject, gatherer)
-    if targets is not None:
-        subject = _with_grades(subject, targets, paths, cache=not no_cache)
-    rows = 20 if top is None else top or None
-    document = build.document(subject, title or _title(runs), date=date, top=rows)
+    with held_against(ceilings):
+        runs = gatherer.runs(paths)
+        subject = Subject(tuple(runs))
+        if len(runs) > 1:
+            subject = _with_comparison(subject, gatherer)
+        if targets is not None:
+            subject = _with_grades(subject, targets, paths, cache=not no_cache)
+        rows = 20 if top is None else top or None
+        document = build.document(subject, title or _title(runs), date=date, top=rows)
     _write(document, form, output, folder)
     if attach is not None:
         from tracelens.reports import attach as attachments

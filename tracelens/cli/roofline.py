@@ -118,7 +118,7 @@ def roofline(  # noqa: PLR0917 (click passes them by keyword)
     _output.check_figure(figure)
     for file in (output, figure):
         _files.check_free(file, paths, force=force)
-    with _held_against(ceilings):
+    with held_against(ceilings):
         reports = _reports(paths, names, cut, rank, cache=not no_cache)
         if figure is not None:
             _draw(reports, figure)
@@ -142,7 +142,7 @@ def _names(asked: Sequence[str], renderer: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def _held_against(file: Path | None) -> Iterator[None]:
+def held_against(file: Path | None) -> Iterator[None]:
     """Let this file tell the ceilings, here and in the processes that read recordings."""
     from tracelens.hardware import limits, measured
 

@@ -19,8 +19,8 @@ ORDER: Final = (
 """The order of sections; those of other distributions come before the limits."""
 
 TABLES: Final = (
-    "totals", "overview", "families", "graphs", "kernels", "ops", "steps", "gaps", "launch_delay",
-    "copies", "cpu_phases", "devices", "ranks", "collectives", "memory_by_phase",
+    "totals", "overview", "phases", "families", "graphs", "kernels", "ops", "steps", "gaps",
+    "launch_delay", "copies", "cpu_phases", "devices", "ranks", "collectives", "memory_by_phase",
     "roofline_totals", "roofline_phases", "roofline", "findings",
 )  # fmt: skip
 """The tables of GPU work that sections ask for; those that no release has yet are passed over."""

@@ -30,7 +30,7 @@ STYLE: Final = ".legend-of text { fill: var(--ink); font: 13px system-ui, sans-s
 _SHAPE: Final = re.compile(r'viewBox="0 0 (\S+) (\S+)"')
 _ENTRY: Final = re.compile(r'<span style="--of:(#[0-9a-f]{6})">([^<]*)</span>')
 _BESIDE: Final = re.compile(r"\.legend [^}]*}\n?|\.legend\b[^{]*{[^}]*}\n?")
-_VARIABLE: Final = re.compile(r"var\(--([a-z]+)\)")
+_VARIABLE: Final = re.compile(r"var\(--([a-z]+)(?:,[^)]*)?\)")
 _ROW: Final = 24
 _LETTER: Final = 7.2
 _MARK: Final = 42  # a square, and the space around an entry

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from tracelens.errors import NothingToShowError
@@ -11,7 +11,6 @@ from tracelens.reports import Heading, Paragraph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
 
     from tracelens.capture.folder import Manifest
     from tracelens.findings import Looked
@@ -66,8 +65,9 @@ class Run:
         return list(dict.fromkeys([*self.why_not.values(), *told]))
 
     def looked(self) -> Looked:
-        """Return what the rules found, in its work and in its memory."""
-        return joined(report.found for report in self.reports())
+        """Return what the rules found, in its work and in its memory, each finding once."""
+        found = joined(report.found for report in self.reports())
+        return replace(found, findings=tuple(dict.fromkeys(found.findings)))
 
     def table(self, name: str) -> Filled | None:
         """Return a table of its GPU work, if it is there and not empty."""
@@ -93,14 +93,12 @@ class Subject:
         comparison: of several runs: how they differ.
         grades: of targets that were given: which are met.
         why_not: why `comparison` or `grades` is missing.
-        ceilings: the user's file of measured ceilings.
     """
 
     runs: tuple[Run, ...]
     comparison: Report | None = None
     grades: Report | None = None
     why_not: Mapping[str, str] = field(default_factory=dict)
-    ceilings: Path | None = None
 
     def each(self, make: Callable[[Run], Iterable[Block]]) -> list[Block]:
         """Return the blocks of each run, under its label where there are several.

@@ -23,7 +23,7 @@ _HIDDEN: Final = ("epoch_ns", "trace_id", "command", *_CUDA)
 
 def _make(subject: Subject) -> list[Block]:
     def of_run(run: Run) -> Iterator[Block]:
-        rows = [*_gpus(run, subject), *_recorded(run), *_recorder(run)]
+        rows = [*_gpus(run), *_recorded(run), *_recorder(run)]
         if not rows:
             raise NothingToShowError("nothing was recorded of the machine")
         yield Facts(subject.slug(run, "circumstances"), "What was run where", tuple(rows))
@@ -50,7 +50,7 @@ def _used(run: Run) -> Sequence[Mapping[str, Any]]:
     return run.work.devices if run.work else ()
 
 
-def _gpus(run: Run, subject: Subject) -> Iterator[Row]:
+def _gpus(run: Run) -> Iterator[Row]:
     seen: dict[str, int] = {}
     for device in _used(run):
         parts = [
@@ -66,7 +66,7 @@ def _gpus(run: Run, subject: Subject) -> Iterator[Row]:
     for name in _gpu_names(run):
         if not seen:
             yield "GPU", name
-        if (found := hardware.ceilings(name, subject.ceilings)) is not None:
+        if (found := hardware.ceilings(name)) is not None:
             yield f"ceilings of {name}", _ceilings(found)
 
 

@@ -64,7 +64,7 @@ def _gain(finding: Finding) -> str:
     if not gains:
         return ""
     assumed = f", if {finding.assumption}" if finding.assumption else ""
-    return f"Expected gain: {' and '.join(gains)} at most of the window{assumed}."
+    return f"Expected gain: {' and '.join(gains)} at most{assumed}."
 
 
 SECTION = Section("Findings", _make)

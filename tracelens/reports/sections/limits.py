@@ -46,7 +46,7 @@ _GENERAL: Final = (
 
 def _make(subject: Subject) -> list[Block]:
     blocks = subject.each(lambda run: _of_run(subject, run))
-    return [*blocks, Points(tuple(map(Point, _GENERAL)))]
+    return [*blocks, Paragraph("Of every report:"), Points(tuple(map(Point, _GENERAL)))]
 
 
 def _of_run(subject: Subject, run: Run) -> Iterator[Block]:

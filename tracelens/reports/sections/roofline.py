@@ -4,38 +4,56 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tracelens.analyses.roofline_formulas import parts_of
+from tracelens.capture import summary
 from tracelens.errors import NothingToShowError
-from tracelens.reports import Grid, Paragraph, Section
+from tracelens.render import _roofline_svg
+from tracelens.render._bars_svg import legend
+from tracelens.reports import Figure, Grid, Point, Points, Section
+from tracelens.reports.drawing import STYLE, whole
+from tracelens.tables.roofline_plot import COLOURS, plot
+from tracelens.tables.roofline_report import TABLES, ceilings_of, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tracelens.reports import Block
     from tracelens.reports.subject import Run, Subject
-
-_TABLES = ("roofline_totals", "roofline_phases", "roofline")
+    from tracelens.tables import Filled, Report
 
 
 def _make(subject: Subject) -> list[Block]:
     def of_run(run: Run) -> Iterator[Block]:
-        tables = [found for name in _TABLES if (found := run.table(name)) is not None]
+        if run.work is None:
+            raise NothingToShowError(run.why_no("roofline"))
+        told = run.manifest
+        parts = parts_of(told.cost) if told else None
+        report = shown(run.work, TABLES, parts, summary.step_ns(told) if told else None)
+        tables = {table.name: table for table in report.tables if table.frame.height}
         if not tables:
             raise NothingToShowError(run.why_no("roofline"))
-        yield from (Grid(subject.slug(run, found.name), found) for found in tables)
-        if count := _impossible(run):
-            rows = "row stands" if count == 1 else "rows stand"
-            yield Paragraph(
-                f"{count} {rows} above what the GPU can do: there operations, bytes or times were "
-                "counted wrongly, and no conclusion holds.",
-                "warning",
-            )
+        if report.findings:
+            yield Points(tuple(map(Point, report.findings)))
+        if figure := _drawn(subject.slug(run, "roofline_drawn"), tables.get("roofline"), run.work):
+            yield figure
+        for name, table in tables.items():
+            yield Grid(subject.slug(run, name), table)
 
     return subject.each(of_run)
 
 
-def _impossible(run: Run) -> int:
-    totals = run.table("roofline_totals")
-    return 0 if totals is None else int(totals.frame["impossible"].fill_null(0).sum())
+def _drawn(name: str, table: Filled | None, report: Report) -> Figure | None:
+    """Return the roofline of ops and shapes; None if no point can be drawn."""
+    if table is None:
+        return None
+    title = "Ops and shapes below the roofline"
+    found = plot(table, ceilings_of(report), title)
+    if found is None:
+        return None
+    used = {point.bound for point in found.points}
+    entries = [(bound or "not known", colour) for bound, colour in COLOURS.items() if bound in used]
+    lines = [*_roofline_svg.drawn(found), legend(entries)]
+    return Figure(name, title, whole(lines), _roofline_svg.STYLE + STYLE, found.note)
 
 
 SECTION = Section("Use of compute and of memory bandwidth", _make)

@@ -82,9 +82,8 @@ def _block(block: Block, top: int | None) -> Iterator[str]:
 
 def _float(kind: str, body: str, title: str, name: str, note: str = "") -> Iterator[str]:
     yield rf"\begin{{{kind}}}[H]\centering\footnotesize\setlength{{\tabcolsep}}{{4pt}}"
-    stop = "" if title.endswith((".", "!", "?")) else "."
     named = rf" (\texttt{{{prose(name)}}})" if kind == "table" else ""
-    caption = rf"\caption{{{prose(f'{title}{stop}')}{named}}}\label{{{kind[:3]}:{name}}}"
+    caption = rf"\caption{{{prose(title.rstrip('.'))}{named}.}}\label{{{kind[:3]}:{name}}}"
     if kind == "table":
         yield caption
     yield body
