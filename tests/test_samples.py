@@ -28,7 +28,16 @@ WORK = (
     "streams",
     "devices",
 )
-OPS = ("ops", "ops_by_shape", "modules", "module_classes", "memory_by_op")
+OPS = (
+    "ops",
+    "ops_by_shape",
+    "modules",
+    "module_classes",
+    "memory_by_op",
+    "roofline",
+    "roofline_phases",
+    "roofline_totals",
+)
 MEMORY = (
     "devices",
     "phases",

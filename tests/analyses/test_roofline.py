@@ -24,7 +24,7 @@ HALF = ["c10::BFloat16", "c10::BFloat16"]
 def on(gpu: str = "NVIDIA H200") -> Profile:
     """Return an empty trace of a GPU."""
     trace = Profile()
-    trace.devices.append({"id": 0, "name": gpu})
+    trace.device(0, gpu)
     return trace
 
 
