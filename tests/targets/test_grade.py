@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from tests.targets.story import BOTH, H100, graded, loaded, one, row
 from tracelens import targets
+from tracelens.hardware.measured import Measured as Ceilings
+from tracelens.hardware.measured import Result, encode
 from tracelens.targets.measured import Measured, Reading
 
 ATTENTION = {"kernel": "attention"}
@@ -276,6 +278,32 @@ def test_rates_beyond_the_hardware_are_impossible(
 
     assert verdict(possible) == "pass"
     assert verdict(impossible) == "impossible measurement"
+
+
+def test_what_is_above_a_ceiling_and_possible_is_remarked_upon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = gemm(passing='"< 2 ms"')
+
+    def why(ms: float) -> str:
+        (found,) = graded(tmp_path, text, row(ms)).judged
+        assert found.verdict == "pass"
+        return found.why
+
+    assert why(1.2) == ""
+    assert why(1.1) == "999.6 TFLOP/s are above the data sheet (989.4 TFLOP/s, data sheet)"
+    measured = Ceilings(
+        device=H100,
+        made="2026-11-20T10:00:00+00:00",
+        results=[
+            Result("matmul.fp16", "flops_per_s", 700e12, 1e-3, 0, [1e-3], {"m": 1}, "wall clock")
+        ],
+    )
+    (tmp_path / "ceilings.json").write_text(encode(measured), encoding="utf-8")
+    monkeypatch.setenv("TRACELENS_CEILINGS", str(tmp_path / "ceilings.json"))
+
+    assert why(1.2).startswith("916.3 TFLOP/s are above the measured ceiling (700.0 TFLOP/s, ")
+    assert why(1.9) == ""
 
 
 def test_bytes_that_the_cache_holds_are_no_limit(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tracelens.targets.quantities import Quantity, Threshold, shown
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from tracelens.targets.file import Ladder, Target, Targets
+    from tracelens.targets.file import Ladder, Needs, Target, Targets
     from tracelens.targets.limits import Limit
     from tracelens.targets.measured import Measured, Reading
     from tracelens.targets.quantities import Dimension
@@ -246,7 +246,7 @@ def _judged(
         reference,
         best.value if best else None,
         _is_sure(target, reading, reference),
-        why or beyond or _missing(target, reading, reference),
+        why or beyond or _missing(target, reading, reference) or _odd(one, reading, needs),
     )
 
 
@@ -286,6 +286,10 @@ def _missing(target: Target, reading: Reading, reference: float | None) -> str:
     if reference is None and target.reference and any(rule.relative for rule in rules):
         return "its reference was not measured"
     return ""
+
+
+def _odd(one: Measured, reading: Reading, needs: Needs | None) -> str:
+    return limits.remark(reading.value, reading.dimension, needs, one.gpu) if one.gpu else ""
 
 
 def _is_sure(target: Target, reading: Reading, reference: float | None) -> bool | None:

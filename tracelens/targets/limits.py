@@ -81,6 +81,36 @@ def limit(
     return min(found, key=_value) if dimension == "time" else max(found, key=_value)
 
 
+def remark(value: float, dimension: Dimension, needs: Needs | None, gpu: str) -> str:
+    """Return what is odd about a measurement that is possible: above a ceiling; or nothing."""
+    found = hardware.ceilings(gpu)
+    formats = _flops(needs.parts) if needs else {}
+    if found is None or value <= 0:
+        return ""
+    name, rate = hardware.BANDWIDTH, value
+    if dimension in ("time", "flops_per_s"):
+        if len(formats) != 1:
+            return ""
+        ((dtype, flops),) = formats.items()
+        name = f"{hardware.MATMUL}{dtype}"
+        rate = flops / value * 1e9 if dimension == "time" else value
+    elif dimension != "bytes_per_s" or _is_cached(needs, found.device):
+        return ""
+    verdict, ceiling = found.verdict(name, rate), found.rate(name)
+    if not verdict or ceiling is None:
+        return ""
+    unit: Dimension = "bytes_per_s" if name == hardware.BANDWIDTH else "flops_per_s"
+    of = "data sheet" if verdict == "above the data sheet" else found.origin_of(name)
+    stated = found.device.rate(name) if found.device and of == "data sheet" else ceiling
+    return f"{shown(rate, unit)} are {verdict} ({shown(stated or ceiling, unit)}, {of})"
+
+
+def _is_cached(needs: Needs | None, device: Device | None) -> bool:
+    """Tell whether the L2 cache may serve most of the work."""
+    touched = needs.memory_bytes if needs else 0
+    return 0 < touched <= 2 * ((device.l2_bytes if device else 0) or 0)
+
+
 def _value(one: Limit) -> float:
     return one.value
 
@@ -170,8 +200,8 @@ def _rate(needs: Needs | None, device: Device, *, as_share: bool) -> Limit | Non
 
 
 def _bandwidth(needs: Needs | None, device: Device, *, as_share: bool) -> Limit | None:
-    if needs and needs.memory_bytes and needs.memory_bytes <= 2 * (device.l2_bytes or 0):
-        return None  # the L2 cache may serve most of it
+    if _is_cached(needs, device):
+        return None
     stated, most = device.rate(hardware.BANDWIDTH), device.limit(hardware.BANDWIDTH)
     if stated is None or most is None:
         return None
