@@ -24,7 +24,7 @@ TABLES = registry.names("table")
 OF_TORCH = (
     "cpu_phases",
     "collectives", "memory_by_op", "memory_by_phase", "module_classes", "modules", "ops",
-    "ops_by_shape",
+    "ops_by_shape", "roofline", "roofline_phases", "roofline_totals",
 )  # fmt: skip
 """Tables of what torch.profiler alone records."""
 

@@ -26,7 +26,7 @@ _EPILOG = """
 Examples:
   tracelens roofline trace.json.gz
   tracelens roofline trace.json.gz --phase backward --table roofline --top 0
-  tracelens roofline runs/gpt2-xl-20261120-101500 --table roofline_formulas
+  tracelens roofline runs/gpt2-xl-20261120-101500
   tracelens roofline trace.json.gz --ceilings ceilings.json --format markdown
   tracelens roofline trace.json.gz --figure roofline.svg
 """
