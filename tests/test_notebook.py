@@ -395,10 +395,13 @@ def test_star_imports_and_unknown_names_are_as_before() -> None:
         tracelens.opn  # type: ignore[attr-defined]  # noqa: B018 (asking for it is the test)
 
 
-def test_the_example_notebook_runs_and_its_diagnosis_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_notebook_runs_and_its_diagnosis_holds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     nbformat = pytest.importorskip("nbformat")
     client = pytest.importorskip("nbclient")
-    monkeypatch.delenv("PYTHONPATH", raising=False)
+    for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
 
