@@ -13,10 +13,11 @@ from tracelens.cli import _files, _options, _output, _progress
 from tracelens.errors import NothingToShowError, TracelensError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from tracelens.analyses.compare.gate import Judged
     from tracelens.analyses.compare.side import Side
+    from tracelens.executors import Failed
     from tracelens.render import Options, Renderer
     from tracelens.run import Place
     from tracelens.tables import Report
@@ -116,11 +117,11 @@ def compare(  # noqa: PLR0917 (click passes them by keyword)
     _output.check_figure(figure)
     for file in (output, figure):
         _files.check_free(file, [path for _, path in named], force=force)
-    sides = _sides(named, _options.rules("--phases", phase_rules), rank, cache=not no_cache)
-    report = tables_of.report(sides, asked if not tables else tables_of.BY, wanted)
-    outcomes = tables_of.judged(sides, wanted)
+    runs = _sides(named, _options.rules("--phases", phase_rules), rank, cache=not no_cache)
+    report = tables_of.report(runs, asked if not tables else tables_of.BY, wanted)
+    outcomes = tables_of.judged(runs, wanted)
     if figure is not None:
-        _draw(sides, figure)
+        _draw(runs, figure)
     shown = _only(report, _one_table(tables, by, renderer))
     top = top if top is not None else (_TOP_OF_TEXT if renderer == "text" else _TOP)
     _output.put(_text(chosen, shown, renderer, _output.options(top, output)), output)
@@ -185,8 +186,7 @@ def _sides(
 ) -> list[Side]:
     """Return the sides in the order in which they were named first."""
     from tracelens import executors
-    from tracelens.analyses.compare.side import repeated
-    from tracelens.tables.compare.reading import Task, distinct, read, side_of
+    from tracelens.tables.compare.reading import Task, read, sides
 
     places = [_place(path, rank) for _, path in named]
     files = list(dict.fromkeys(r.path for place in places for r in place.recordings))
@@ -201,16 +201,8 @@ def _sides(
                 tasks,
                 done=lambda done, total: progress(f"{total} recordings", done, total),
             )
-    reads = dict(zip(files, answers, strict=True))
-    labels = distinct([name or path.name or str(path) for name, path in named])
-    turns: dict[str, list[Side]] = {}
-    for (name, _), place, label in zip(named, places, labels, strict=True):
-        mine = dict(_mine(place, reads))
-        turns.setdefault(name or label, []).append(side_of(place, mine, name or label))
-    sides = [repeated(of) for of in turns.values()]
-    if len(sides) < 2:
-        raise UsageError("All runs have one name: name two runs at least.")
-    return sides
+    reads = {file: _read(file, answer) for file, answer in zip(files, answers, strict=True)}
+    return sides([(name, place) for (name, _), place in zip(named, places, strict=True)], reads)
 
 
 def _bytes(path: Path) -> int:
@@ -231,17 +223,15 @@ def _place(path: Path, rank: int | None) -> Place:
     return found[0] if rank is None else run.only(found[0], rank)
 
 
-def _mine(place: Place, reads: Mapping[Path, object]) -> Iterator[tuple[Path, Read]]:
-    """Give what the recordings of a place were reduced to; raise where one could not be."""
+def _read(path: Path, answer: Read | Failed) -> Read:
+    """Return what a recording was reduced to; raise where it could not be."""
     from tracelens.executors import Failed
 
-    for recording in place.recordings:
-        answer = reads[recording.path]
-        if isinstance(answer, Failed):
-            if isinstance(answer.error, TracelensError):
-                raise answer.error
-            raise RuntimeError(f"{recording.path.name} could not be read: {answer.text}")  # noqa: TRY004 (no wrong type)
-        yield recording.path, answer  # type: ignore[misc]
+    if not isinstance(answer, Failed):
+        return answer
+    if isinstance(answer.error, TracelensError):
+        raise answer.error
+    raise RuntimeError(f"{path.name} could not be read: {answer.text}")
 
 
 def _draw(sides: Sequence[Side], figure: Path) -> None:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from tracelens.analyses.compare.prepare import memory_of, prepared
-from tracelens.analyses.compare.side import IDLE, OPS, RANGES, STEPS, WORK, Memory, Side, merged
+from tracelens.analyses.compare.side import (
+    IDLE,
+    OPS,
+    RANGES,
+    STEPS,
+    WORK,
+    Memory,
+    Side,
+    merged,
+    repeated,
+)
 from tracelens.errors import NothingToShowError, UsageError
 from tracelens.links.linked import Cut, link
 from tracelens.links.ops import ops_of
@@ -140,8 +150,31 @@ def _of_memory(memory: Memory) -> Side:
     )  # fmt: skip
 
 
-def distinct(labels: Sequence[str]) -> list[str]:
-    """Return the labels, told apart by A, B, ... where they are the same."""
-    if len(set(labels)) == len(labels):
-        return list(labels)
-    return [f"{label} ({chr(ord('A') + i % 26)})" for i, label in enumerate(labels)]
+def sides(named: Sequence[tuple[str, Place]], reads: Mapping[Path, Read]) -> list[Side]:
+    """Return the sides of a comparison, in the order in which they were named first.
+
+    Args:
+        named: each place with the name that it was given, empty without one; places of one name
+            are recordings of the same, in turns.
+        reads: what the recordings of all places were reduced to.
+
+    Raises:
+        UsageError: a place holds recordings that are not those of one run, or there is one side.
+    """
+    labels = _distinct([name or place.path.name or str(place.path) for name, place in named])
+    turns: dict[str, list[Side]] = {}
+    for (name, place), label in zip(named, labels, strict=True):
+        mine = {recording.path: reads[recording.path] for recording in place.recordings}
+        side = side_of(place, mine, name or label)
+        turns.setdefault(side.label, []).append(side)
+    if len(turns) < 2:
+        raise UsageError("All runs have one name: name two runs at least.")
+    return [repeated(of) for of in turns.values()]
+
+
+def _distinct(labels: Sequence[str]) -> list[str]:
+    """Return the labels; those that are there twice are told apart by A, B, ..."""
+    return [
+        label if labels.count(label) == 1 else f"{label} ({chr(ord('A') + i % 26)})"
+        for i, label in enumerate(labels)
+    ]
