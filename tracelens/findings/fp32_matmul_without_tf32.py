@@ -54,8 +54,8 @@ def _find(linked: Linked) -> Iterator[Finding]:
     yield Finding(
         rule="fp32_matmul_without_tf32",
         says=(
-            f"{many(int(slow['count'].sum()), 'fp32 product')} use no tensor cores: "
-            f"{units.time(time_ns)}, {units.share(share)} of kernel time."
+            f"fp32 products without tensor cores take {units.time(time_ns)}, {units.share(share)} "
+            f"of kernel time ({many(int(slow['count'].sum()), 'call')})."
         ),
         evidence=(
             Evidence("kernels", "time of sgemm kernels", time_ns, "ns"),

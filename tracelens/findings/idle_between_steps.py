@@ -58,15 +58,25 @@ def _between(linked: Linked) -> pl.DataFrame:
     found = longest(linked)
     before, after = (_steps_of(linked, found[side]) for side in ("before", "after"))
     one_process = before["pid"].eq_missing(after["pid"])
-    return found.filter(one_process & before["step"].ne_missing(after["step"]))
+    differ = before["step"].ne_missing(after["step"])
+    return found.filter(one_process & differ & before["amid"] & after["amid"])
 
 
 def _steps_of(linked: Linked, ops: pl.Series) -> pl.DataFrame:
-    """Return pid of each op and the step that launched it, null outside of all."""
+    """Return of each op pid, the step that launched it, and whether that was amid the steps.
+
+    `step` is null outside of all; before the first and behind the last is not `amid`.
+    """
     named = linked.ops.filter(pl.col("op_id").is_in(ops.implode())).select(
         "op_id", "pid", time_ns="launch_ns"
     )
-    numbers = named.with_columns(step=step_at(linked, named))
+    extents = linked.steps.group_by("pid").agg(pl.col("start_ns").min(), pl.col("end_ns").max())
+    amid = pl.col("time_ns").is_between("start_ns", "end_ns").fill_null(value=False)
+    numbers = (
+        named.with_columns(step=step_at(linked, named))
+        .join(extents, on="pid", how="left")
+        .select("op_id", "pid", "step", amid=amid)
+    )
     return ops.to_frame("op_id").join(numbers, on="op_id", how="left", maintain_order="left")
 
 

@@ -25,7 +25,7 @@ def _find(linked: Linked) -> Iterator[Finding]:
         more = f" (and {len(texts) - 1} more)" if len(texts) > 1 else ""
         yield Finding(
             rule="lost_events",
-            says=f"{texts[0]}{more}",
+            says=f"{texts[0].rstrip('.')}{more}.",
             evidence=(Evidence("totals", "such warnings", len(texts), "count"),),
             change=change,
             subject=kind,

@@ -44,8 +44,7 @@ def _find(memory: Memory) -> Iterator[Finding]:
     whole = top.active_bytes
     if not whole or held.is_empty():
         return
-    category = _most(held, ["category"])
-    line = _most(held.filter(pl.col("site").is_not_null()), ["site"])
+    category, line = (_most(held, by, _SHARE * whole) for by in ("category", "site"))
     parts = [_category(category, whole), _line(line, whole)]
     if not any(parts):
         return
@@ -70,10 +69,11 @@ def _find(memory: Memory) -> Iterator[Finding]:
     )
 
 
-def _most(held: pl.DataFrame, by: list[str]) -> dict[str, Any] | None:
-    """Return what holds most: its name, bytes and blocks; None where nothing is named."""
-    sums = held.drop_nulls(by).group_by(what=by[0]).agg(pl.col("bytes", "blocks").sum())
-    rows = sums.sort("bytes", "what", descending=[True, False]).head(1).to_dicts()
+def _most(held: pl.DataFrame, by: str, least: float) -> dict[str, Any] | None:
+    """Return what holds most: its name and bytes; None where nothing is named, or holds much."""
+    sums = held.drop_nulls(by).group_by(what=by).agg(pl.col("bytes").sum())
+    worth = sums.filter(pl.col("bytes") >= least)
+    rows = worth.sort("bytes", "what", descending=[True, False]).head(1).to_dicts()
     return rows[0] if rows else None
 
 
@@ -82,13 +82,13 @@ def _is(category: dict[str, Any] | None, name: str) -> bool:
 
 
 def _category(row: dict[str, Any] | None, whole: int) -> str:
-    if row is None or row["bytes"] < _SHARE * whole:
+    if row is None:
         return ""
     return f"{units.share(row['bytes'] / whole)} are {row['what'].removesuffix(' (inferred)')}"
 
 
 def _line(row: dict[str, Any] | None, whole: int) -> str:
-    if row is None or row["bytes"] < _SHARE * whole:
+    if row is None:
         return ""
     return f"{row['what']} holds {units.share(row['bytes'] / whole)}"
 

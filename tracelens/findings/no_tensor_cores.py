@@ -52,8 +52,9 @@ def _find(linked: Linked) -> Iterator[Finding]:
     yield Finding(
         rule="no_tensor_cores",
         says=(
-            f"{many(int(slow['count'].sum()), 'product')} in 16 bits use no tensor cores: "
-            f"{units.time(time_ns)}, {units.share(time_ns / whole_ns)} of kernel time."
+            f"16-bit products without tensor cores take {units.time(time_ns)}, "
+            f"{units.share(time_ns / whole_ns)} of kernel time "
+            f"({many(int(slow['count'].sum()), 'call')})."
         ),
         evidence=(
             Evidence("kernels", "time of such kernels", time_ns, "ns"),

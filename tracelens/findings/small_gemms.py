@@ -38,8 +38,8 @@ def _find(linked: Linked) -> Iterator[Finding]:
     yield Finding(
         rule="small_gemms",
         says=(
-            f"{many(calls, 'product')} ({units.time(time_ns)}) are too small for {sms} SMs: "
-            f"{units.share(idle_ns / time_ns)} of these idle meanwhile."
+            f"Products too small for {sms} SMs take {units.time(time_ns)} "
+            f"({many(calls, 'call')}): {units.share(idle_ns / time_ns)} of the SMs idle meanwhile."
         ),
         evidence=(
             Evidence("launch_shapes", "time of products with fewer blocks than SMs", time_ns, "ns"),

@@ -47,8 +47,8 @@ def _find(linked: Linked) -> Iterator[Finding]:
     yield Finding(
         rule="tail_effects",
         says=(
-            f"{many(calls, 'kernel')} ({units.time(time_ns)}) leave their last wave nearly empty: "
-            f"{units.share(lost_ns / time_ns)} of the GPU idles."
+            f"Kernels that leave their last wave nearly empty take {units.time(time_ns)} "
+            f"({many(calls, 'call')}): {units.share(lost_ns / time_ns)} of the GPU idles."
         ),
         evidence=(
             Evidence("launch_shapes", "time of such kernels", time_ns, "ns"),
