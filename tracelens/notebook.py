@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tracelens.links.memory import Memory as Replayed
     from tracelens.render import Renderer
     from tracelens.tables import Filled
+    from tracelens.tables.compare.reading import Read
     from tracelens.trace.model import Trace
 
 TOP: Final = 20
@@ -301,11 +302,8 @@ class Recording(_Answers):
             UsageError: there is no other, one of them is cut, or there is no such `by`.
         """
         from tracelens.tables import compare
-        from tracelens.tables.compare.reading import distinct
 
-        several = (self, *others)
-        labels = distinct([one.path.absolute().name for one in several])
-        sides = [_side(one, label) for one, label in zip(several, labels, strict=True)]
+        sides = _sides((self, *others))
         names = (by,) if isinstance(by, str) else tuple(by)
         return ReportView(replace(compare.report(sides, names), hints=()), TOP)
 
@@ -582,16 +580,22 @@ def _opened(recording: Recording) -> Recording:
     return recording
 
 
-def _side(recording: Recording, label: str) -> Side:
-    """Return a recording as a side of a comparison."""
-    from tracelens.tables.compare.reading import Task, read, side_of
+def _sides(recordings: Sequence[Recording]) -> list[Side]:
+    """Return recordings as sides of a comparison."""
+    from tracelens.tables.compare.reading import Task, read, sides
 
-    part = recording.part
-    if part != Cut(phase_rules=part.phase_rules):
-        raise UsageError(f"{recording.path.name} is cut; compare whole recordings.")
-    place, cache = recording._place, recording._file.cache  # noqa: SLF001 (of this file)
-    tasks = [Task(one.path, part.phase_rules, cache) for one in place.recordings]
-    return side_of(place, {task.path: read(task) for task in tasks}, label)
+    if len(recordings) < 2:
+        raise UsageError("There is one run; name what to compare it with: run.compare(other).")
+    places: list[tuple[str, runs.Place]] = []
+    reads: dict[Path, Read] = {}
+    for recording in recordings:
+        rules = recording.part.phase_rules
+        if recording.part != Cut(phase_rules=rules):
+            raise UsageError(f"{recording.path.name} is cut; compare whole recordings.")
+        place, cache = recording._place, recording._file.cache  # noqa: SLF001 (of this file)
+        places.append(("", place))
+        reads |= {one.path: read(Task(one.path, rules, cache)) for one in place.recordings}
+    return sides(places, reads)
 
 
 def _single(place: runs.Place, cut: Cut, *, cache: bool) -> Recording:
