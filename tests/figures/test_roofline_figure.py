@@ -51,6 +51,16 @@ def test_a_page_holds_every_op_and_all_that_it_needs(
     assert not re.search(r"<script[^>]+src=", text)
 
 
+def test_the_html_of_the_table_holds_the_drawing(capsys: pytest.CaptureFixture[str]) -> None:
+    page = Shell(capsys)("summarize", SAMPLE, "-t", "roofline", "-f", "html").out
+    other = Shell(capsys)("summarize", SAMPLE, "-t", "roofline_phases", "-f", "html").out
+
+    assert page.count('<svg class="roofline"') == 1
+    assert page.count("<circle") > 50
+    assert "bf16 matmul, 989.4 TFLOP/s" in page
+    assert '<svg class="roofline"' not in other
+
+
 def test_points_stand_where_their_numbers_say_and_lines_meet_at_the_ridge() -> None:
     found = plot(filled((10.0, 1e12), (1000.0, 5e14)), H200, "title")
     assert found is not None

@@ -177,6 +177,9 @@ BACKWARD: dict[str, Callable[[], torch.Tensor]] = {
     "native_group_norm_backward": lambda: F.group_norm(
         leaf(X), 2, leaf(torch.ones(8)), leaf(torch.ones(8))
     ),
+    "native_batch_norm_backward": lambda: F.batch_norm(
+        leaf(X), torch.zeros(8), torch.ones(8), leaf(ROW[:8]), leaf(ROW[:8]), training=True
+    ),
     "native_dropout_backward": lambda: torch.native_dropout(leaf(X), 0.5, True)[0],
     "convolution_backward": lambda: F.conv2d(
         leaf(torch.ones(2, 4, 9, 7)), leaf(torch.ones(6, 2, 3, 3)), leaf(torch.ones(6)), groups=2

@@ -122,9 +122,11 @@ def roofline(  # noqa: PLR0917 (click passes them by keyword)
         reports = _reports(paths, names, cut, rank, cache=not no_cache)
         if figure is not None:
             _draw(reports, figure)
-    shown = [_only(report, names if tables else _of_its_kind(report, names)) for report in reports]
-    top = top if top is not None else (_TOP_OF_TEXT if renderer == "text" and not tables else _TOP)
-    _output.put(chosen.render(shown, _output.options(top, output)), output)
+        shown = [_only(one, names if tables else _of_its_kind(one, names)) for one in reports]
+        short = renderer == "text" and not tables
+        top = top if top is not None else (_TOP_OF_TEXT if short else _TOP)
+        text = chosen.render(shown, _output.options(top, output))
+    _output.put(text, output)
     _output.say_what_is_missing(shown, names, renderer)
 
 

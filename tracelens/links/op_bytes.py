@@ -255,13 +255,31 @@ def _group_norm(call: Call) -> Moved | None:
     return Moved(_sum(call.tensors()), written, 8 * first.elements)
 
 
-def _batch_norm(call: Call) -> Moved | None:
-    """Count it: input, weight, bias, running mean and deviation; in training two more a channel."""
-    first = call.tensor(0)
-    if first is None or len(first.shape) < 2:
+def _batch_norm(*, trains: bool = False) -> Formula:
+    """Return the formula of: input, weight, bias, running mean and deviation, whether in training.
+
+    In training two statistics of each channel are written.
+    """
+
+    def count(call: Call) -> Moved | None:
+        first = call.tensor(0)
+        if first is None or len(first.shape) < 2:
+            return None
+        statistics = (trains or call.is_true(5)) * 2 * 4 * first.shape[1]
+        written = of(first.shape, first.dtype).bytes + statistics
+        return Moved(_sum(call.tensors(slice(5))), written, 8 * first.elements)
+
+    return count
+
+
+def _cudnn_batch_norm_backward(call: Call) -> Moved | None:
+    """Count it: input, gradient, weight, running statistics (unread), those of the batch."""
+    first, gradient, weight = (call.tensor(place) for place in range(3))
+    if first is None or gradient is None or weight is None:
         return None
-    written = of(first.shape, first.dtype).bytes + call.is_true(5) * 2 * 4 * first.shape[1]
-    return Moved(_sum(call.tensors(slice(5))), written, 8 * first.elements)
+    read = first.bytes + gradient.bytes + weight.bytes + _sum(call.tensors(slice(5, 7)))
+    written = of(first.shape, first.dtype).bytes + 2 * weight.bytes
+    return Moved(read, written, 16 * first.elements)
 
 
 def _dropout(call: Call) -> Moved | None:
@@ -680,8 +698,12 @@ FORMULAS: Final[Mapping[str, Formula]] = {
     "aten::_fused_rms_norm_backward": _norm_backward(10, 4, 5),
     "aten::native_group_norm": _group_norm,
     "aten::native_group_norm_backward": _norm_backward(16, 4, 9),
-    "aten::native_batch_norm": _batch_norm,
-    "aten::cudnn_batch_norm": _batch_norm,
+    "aten::native_batch_norm": _batch_norm(),
+    "aten::cudnn_batch_norm": _batch_norm(),
+    "aten::_batch_norm_with_update": _batch_norm(trains=True),
+    "aten::native_batch_norm_backward": _norm_backward(16, 2, 9),
+    "aten::batch_norm_backward": _norm_backward(16, 2, 9),
+    "aten::cudnn_batch_norm_backward": _cudnn_batch_norm_backward,
     "aten::native_dropout": _dropout,
     "aten::_fused_dropout": _dropout,
     "aten::embedding": _embedding,

@@ -7,14 +7,19 @@ from html import escape
 from typing import TYPE_CHECKING, Final
 
 from tracelens import units
+from tracelens.render._bars_svg import legend
 from tracelens.render._shape import clean, shorten
-from tracelens.tables.roofline_plot import COLOURS, decades, rate_said
+from tracelens.tables.roofline_plot import COLOURS, decades, plot, rate_said
+from tracelens.tables.roofline_report import ceilings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tracelens.tables import Filled, Report
     from tracelens.tables.roofline_plot import Plot, Point
 
+_DRAWN: Final = "roofline"
+_UNKNOWN: Final = "bound not known"
 _WIDTH: Final = 1000
 _HEIGHT: Final = 520
 _LEFT, _RIGHT, _TOP, _BOTTOM = 110, 20, 20, 50
@@ -30,21 +35,33 @@ STYLE: Final = """\
 """
 
 
-def drawn(plot: Plot) -> Iterator[str]:
+def of_table(filled: Filled, report: Report) -> Iterator[str]:
+    """Give the lines of the drawing of a table: of `roofline` alone, with a legend and a note."""
+    title = filled.table.title
+    found = plot(filled, ceilings_of(report), title) if filled.name == _DRAWN else None
+    if found is None:
+        return
+    yield from drawn(found)
+    used = {point.bound for point in found.points}
+    yield legend([(name or _UNKNOWN, colour) for name, colour in COLOURS.items() if name in used])
+    yield f'<p class="note">{_text(found.note)}</p>'
+
+
+def drawn(found: Plot) -> Iterator[str]:
     """Give the lines of a drawing: axes, ceilings, and a point for each op and shape."""
     yield f'<svg class="roofline" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">'
-    yield f"<title>{_text(plot.title)}</title>"
-    page = _Page(plot)
+    yield f"<title>{_text(found.title)}</title>"
+    page = _Page(found)
     yield from page.axes()
     yield from page.roofs()
-    for point in sorted(plot.points, key=lambda point: -point.share):
+    for point in sorted(found.points, key=lambda point: -point.share):
         yield page.point(point)
     yield "</svg>"
 
 
-def standalone(plot: Plot) -> str:
+def standalone(found: Plot) -> str:
     """Return the drawing as a file of its own, with its style."""
-    first, *rest = drawn(plot)
+    first, *rest = drawn(found)
     opened = first.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
     return "\n".join([opened, f"<style>{STYLE}</style>", *rest, ""])
 
@@ -52,8 +69,8 @@ def standalone(plot: Plot) -> str:
 class _Page:
     """Where things stand."""
 
-    def __init__(self, plot: Plot) -> None:
-        self._plot = plot
+    def __init__(self, found: Plot) -> None:
+        self._plot = found
 
     def x(self, value: float) -> float:
         return _LEFT + _part(value, self._plot.x) * (_WIDTH - _LEFT - _RIGHT)
@@ -76,12 +93,12 @@ class _Page:
         yield f'<text x="{middle}" y="{_HEIGHT - 8}" text-anchor="middle">FLOP per byte</text>'
 
     def roofs(self) -> Iterator[str]:
-        plot = self._plot
-        if not plot.roofs or not plot.bandwidth_bytes_per_s:
+        found = self._plot
+        if not found.roofs or not found.bandwidth_bytes_per_s:
             return
-        rate = plot.bandwidth_bytes_per_s
-        start = max(plot.x[0], plot.y[0] / rate)
-        end = max(roof.ridge for roof in plot.roofs)
+        rate = found.bandwidth_bytes_per_s
+        start = max(found.x[0], found.y[0] / rate)
+        end = max(roof.ridge for roof in found.roofs)
         x1, y1, x2, y2 = self.x(start), self.y(start * rate), self.x(end), self.y(end * rate)
         yield _line(x1, y1, x2, y2)
         angle = math.degrees(math.atan2(y2 - y1, x2 - x1))
@@ -89,7 +106,7 @@ class _Page:
         turned = f'transform="rotate({angle:.1f} {x:.1f} {y:.1f})"'
         yield f'<text x="{x:.1f}" y="{y:.1f}" {turned}>memory, {_text(units.rate(rate))}</text>'
         above = -math.inf
-        for roof in plot.roofs:
+        for roof in found.roofs:
             x, y = self.x(roof.ridge), self.y(roof.flops_per_s)
             yield _line(x, y, _WIDTH - _RIGHT, y)
             above = max(y - 5, above + _APART)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from tracelens.render import Options, Renderer, _bars_svg, _course_svg
+from tracelens.render import Options, Renderer, _bars_svg, _course_svg, _roofline_svg
 from tracelens.render._shape import clean, one_line, path_of, shorten, shown, with_rows
 from tracelens.tables.bars import bars_of
 
@@ -70,7 +70,7 @@ HEAD: Final = """\
 def render(reports: Sequence[Report], options: Options) -> str:
     """Return the reports as one page that loads nothing and runs nothing."""
     title = " · ".join(path_of(report) for report in reports)
-    style = STYLE + _bars_svg.STYLE
+    style = STYLE + _bars_svg.STYLE + _roofline_svg.STYLE
     if any(report.courses for report in reports):
         style += _course_svg.STYLE
     head = HEAD.format(title=escape(f"tracelens: {title}"), style=style)
@@ -88,7 +88,7 @@ def _report(report: Report, top: int | None) -> Iterator[str]:
         reserved = "" if course.frame["reserved_bytes"].is_null().all() else "; dashed: reserved"
         yield paragraph(f"Filled: what was active{reserved}. {course.note}", "note")
     for filled in with_rows(report):
-        yield from _section(shown(filled, top), filled)
+        yield from _section(shown(filled, top), filled, report)
     yield from _points("What stands out", report.findings)
     missing = (f"{name}: {why}" for name, why in report.left_out.items())
     yield from _points("Not shown", missing)
@@ -102,10 +102,11 @@ def _points(title: str, points: Iterable[str]) -> Iterator[str]:
         yield f"<ul>{''.join(items)}</ul>"
 
 
-def _section(table: Shown, filled: Filled) -> Iterator[str]:
+def _section(table: Shown, filled: Filled, report: Report) -> Iterator[str]:
     yield "<section>"
     yield f"<h2>{text(table.title)}</h2>"
     yield from _bars_svg.drawn(table.title, bars_of(filled))
+    yield from _roofline_svg.of_table(filled, report)
     yield from grid(table, filled)
     yield from (paragraph(remark, "note") for remark in (table.cut, table.note) if remark)
     yield "</section>"
