@@ -361,7 +361,7 @@ def test_steps_timed_without_a_profiler_are_the_verdict(
     ("arguments", "said"),
     [
         (("{0}",), "two runs"),
-        (("{0}", "{1}", "--by", "fase"), "phase"),
+        (("{0}", "{1}", "--by", "phaze"), "phase"),
         (("{0}", "{1}", "--table", "compare_kernels"), "Did you mean compare_kernel"),
         (("a={0}", "a={1}"), "one name"),
         (("{0}", "{1}", "--figure", "x.pdf"), ".svg"),

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 OUTSIDE: Final = "no_work_yet"
 """The time of a step before the GPU's first work, or after its last."""
 
-_COPIES: Final = ("copy", "memset")
 _LANE: Final = ["pid", "device"]
 _KEY: Final = ["step", "phase", "family", "kind", "name", "short_name", "op", "shapes", "grid"]
 _TOOK: Final = pl.col("end_ns") - pl.col("start_ns")
@@ -235,71 +234,70 @@ def _cut(stretches: pl.DataFrame, windows: pl.DataFrame) -> pl.DataFrame:
 
 def _work(linked: Linked, windows: pl.DataFrame, pieces: pl.DataFrame) -> pl.DataFrame:
     """Return `WORK`: sums of durations by the step of the launch, and what of them was exposed."""
-    facts = _described(linked)
+    facts, uses = _facts(linked)
+    none = pl.lit(0, pl.Int64)
+    launched_in = _with_step(linked, windows).lazy().select(
+        "op_id", "step", calls=pl.lit(1, pl.Int64), time_ns=_TOOK, exposed_ns=none
+    )  # fmt: skip
+    ran_in = (
+        pieces.lazy()
+        .filter(~pl.col("idle"))
+        .select("op_id", "step", calls=none, time_ns=none, exposed_ns="length_ns")
+    )
     sums = (
-        _with_step(linked, windows)
-        .select("op_id", "step", time_ns=_TOOK)
-        .with_columns(calls=pl.lit(1, pl.Int64), exposed_ns=pl.lit(0, pl.Int64))
-    )
-    shown = pieces.filter(~pl.col("idle")).select(
-        "op_id",
-        "step",
-        exposed_ns="length_ns",
-        calls=pl.lit(0, pl.Int64),
-        time_ns=pl.lit(0, pl.Int64),
-    )
-    both = pl.concat([sums.select(shown.columns), shown])
-    return (
-        both.lazy()
+        pl.concat([launched_in, ran_in])
         .join(facts.lazy(), on="op_id", how="left")
-        .group_by(_KEY)
+        .group_by("step", *facts.columns[1:])
         .agg(pl.col("calls", "time_ns", "exposed_ns").sum())
-        .select(pl.col(name).cast(of) for name, of in WORK.items())
-        .sort(pl.all())
         .collect()
     )
-
-
-def _described(linked: Linked) -> pl.DataFrame:
-    """Return what each op is: op_id, phase, family, kind, names, launching op, shapes, blocks."""
-    ops = linked.ops.select("op_id", "name_id", "kind", "phase")
-    found = ops_of(linked)
-    if found is None:
-        nothing = pl.repeat(None, ops.height, dtype=pl.String, eager=True)
-        by_op = pl.DataFrame({"op": nothing, "shapes": nothing})
-    else:
-        rows = launched(linked, found)["row"]
-        known = found.nest.frame.select(
-            pl.col("name_id").alias("op_name_id"), shapes=shapes(found.nest["dims"])
-        )
-        names = found.names.select(op_name_id="name_id", op="name")
-        by_op = known[rows.fill_null(0)] if known.height else known.clear()
-        by_op = by_op.with_columns(
-            pl.when(rows.is_not_null()).then(pl.col("op_name_id", "shapes"))
-        ).join(names, on="op_name_id", how="left", maintain_order="left")
-        by_op = by_op.select("op", "shapes")
-    return (
-        ops.hstack(by_op)
-        .with_columns(_blocks(linked))
-        .join(linked.names, on=["name_id", "kind"], how="left", maintain_order="left")
+    # Few rows are left: only now come the texts.
+    named = (
+        sums.join(linked.names, on=["name_id", "kind"], how="left")
+        .join(uses, on="use", how="left")
         .with_columns(
             pl.col("phase").cast(pl.String).fill_null(NO_PHASE), pl.col("kind").cast(pl.String)
         )
         # Every recorder has names of its own for copies.
-        .with_columns(pl.coalesce(_copy_name(linked), "name").alias("name"))
-        .with_columns(
-            short_name=pl.when(pl.col("kind").is_in(_COPIES)).then("name").otherwise("short_name")
-        )
-        .drop("name_id")
+        .with_columns(pl.coalesce(_copy_name(), "name").alias("name"))
+        .with_columns(short_name=pl.coalesce(_copy_name(), "short_name"))
+    )
+    return (
+        named.group_by(_KEY)
+        .agg(pl.col("calls", "time_ns", "exposed_ns").sum())
+        .select(pl.col(name).cast(of) for name, of in WORK.items())
+        .sort(pl.all())
     )
 
 
-def _copy_name(linked: Linked) -> pl.Series:
-    """Return what each copy and memset is called, in order; null for other work."""
-    kinds = linked.with_columns_of_ops("copy_kind").collect()
-    kind, direction = pl.col("kind").cast(pl.String), pl.col("copy_kind").cast(pl.String)
-    copies = pl.when(kind == "copy").then(pl.lit("copy ") + direction.fill_null("unknown"))
-    return kinds.select(name=copies.when(kind == "memset").then(pl.lit("memset")))["name"]
+def _facts(linked: Linked) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return what each op is, without texts, and the texts of what it was launched for.
+
+    Returns:
+        op_id, name_id, kind, phase, copy_kind, grid and use; and use, op and shapes.
+    """
+    columns = ("op_id", "name_id", "kind", "phase", "copy_kind")
+    ops = linked.with_columns_of_ops("copy_kind").select(columns).collect()
+    ops = ops.with_columns(_blocks(linked))
+    found = ops_of(linked)
+    if found is None or not found.nest.frame.height:
+        texts = {"use": pl.UInt32, "op": pl.String, "shapes": pl.String}
+        return ops.with_columns(use=pl.lit(None, pl.UInt32)), _empty(texts)
+    key = ["name_id", "dims"]
+    frame = found.nest.frame.select(key)
+    distinct = frame.unique(maintain_order=True).with_row_index("use")
+    use = frame.join(distinct, on=key, how="left", nulls_equal=True, maintain_order="left")["use"]
+    texts_of = distinct.join(found.names, on="name_id", how="left", maintain_order="left").select(
+        "use", op="name", shapes=shapes(distinct["dims"])
+    )
+    return ops.with_columns(use.gather(launched(linked, found)["row"])), texts_of
+
+
+def _copy_name() -> pl.Expr:
+    """Return what copies and memsets are called; null for other work."""
+    copies = pl.lit("copy ") + pl.col("copy_kind").cast(pl.String).fill_null("unknown")
+    kind = pl.col("kind")
+    return pl.when(kind == "copy").then(copies).when(kind == "memset").then(pl.lit("memset"))
 
 
 def _blocks(linked: Linked) -> pl.Series:
