@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from tracelens.errors import UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+MOST_CELLS: Final = 1_000_000
+"""An audit takes half a minute for so many."""
+
+
+def too_many_cells(path: str) -> UnreadableError:
+    """Return the error that a document is larger than anybody reads."""
+    return UnreadableError(f"{path} has more than {MOST_CELLS:,} cells. Audit a part of it.")
 
 
 @dataclass(frozen=True)

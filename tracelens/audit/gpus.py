@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _FORM: Final = re.compile(r"(?: (?:SXM\d?|PCIe|NVL|\d+ GB))+$")
 _LONGEST: Final = 2000
+_REMEMBERED: Final = 1024
 DTYPES: Final = {
     "fp64": r"fp64|float64|double",
     "fp32": r"fp32|float32|f32",
@@ -35,15 +36,19 @@ BYTES_OF: Final = {
 """Bytes of one number in memory."""
 
 
+@functools.lru_cache(_REMEMBERED)
 def dtypes(text: str) -> tuple[str, ...]:
     """Return the number formats that a text names."""
     low = re.sub(r"[_\-/]", " ", text[:_LONGEST].lower())
     return tuple(name for name, said in DTYPES.items() if re.search(rf"\b(?:{said})\b", low))
 
 
+@functools.lru_cache(_REMEMBERED)
 def found(text: str) -> tuple[Device, ...]:
     """Return the GPUs that a text may mean: all of the name, less those that its words rule out."""
     said = text[:_LONGEST]
+    if exactly := hardware.device(said.strip()):
+        return (exactly,)
     family = _family().search(said.replace("_", " "))
     if family is None:
         return ()
@@ -54,6 +59,7 @@ def found(text: str) -> tuple[Device, ...]:
     return tuple(candidates)
 
 
+@functools.lru_cache(_REMEMBERED)
 def named(text: str) -> tuple[str, ...]:
     """Return the families that a text names, each once: `H100`, `RTX 5080`."""
     matches = _family().finditer(text[:_LONGEST].replace("_", " "))

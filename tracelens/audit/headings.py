@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -26,6 +27,7 @@ from tracelens.audit.quantities import (
 )  # fmt: skip
 
 _LONGEST: Final = 120
+_REMEMBERED: Final = 1024
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,8 @@ _UNIT_AT_END: Final = re.compile(
     r"(?:[(\[]\s*(?P<inside>[^()\[\]]{1,24}?)\s*[)\]]|(?:^|[\s,:])(?P<last>[^\s,:()\[\]]{1,16}))\s*$"
 )
 _PER_SECOND: Final = re.compile(
-    r"\b(?P<thing>tok(?:en)?s?|req(?:uest)?s?|quer(?:y|ies)|samples?|images?|it(?:er)?s?|steps?|"
-    r"[kmgt]i?b|[tgp]flops?|bytes?)\s*(?:/\s*s(?:ec(?:ond)?)?\b|per s(?:ec(?:ond)?)?\b)"
+    r"\b(?P<thing>tok(?:en)?s?|reqs?|requests?|quer(?:y|ies)|samples?|images?|it(?:er)?s?|steps?|"
+    r"[kmgt]i?b|[tgp]flops?|bytes?)\s*(?:/\s*s(?:ecs?|econds?)?\b|per s(?:ecs?|econds?)?\b)"
 )
 _PER_UNIT: Final = re.compile(
     r"(?:/ ?|per )(?:tok(?:en)?|it(?:er(?:ation)?)?|sample|image|layer|call|step|param)\b|"
@@ -151,6 +153,7 @@ _EMPTY_WORDS: Final = frozenset(
 )
 
 
+@functools.lru_cache(_REMEMBERED)
 def understood(heading: str) -> Meaning:
     """Return what a heading says; an empty meaning if nothing is recognised."""
     said = plain(heading[:_LONGEST])

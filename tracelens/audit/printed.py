@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from tracelens.audit.repair import repaired
 Relation = Literal["=", "~", "<", ">"]
 
 _LONGEST: Final = 200
+_LARGEST: Final = 1e30
+_REMEMBERED: Final = 4096  # a cell is asked a dozen times
 _MULTIPLES: Final = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 _DIGITS: Final = (
     r"(?:\d{1,3}(?:[,_'\u202f\u00a0]\d{3})+(?!\d)(?:\.\d*)?"  # 12,345.6
@@ -34,8 +37,8 @@ _SPREAD: Final = re.compile(r"\s*(?:±|\+/-|\+-)\s*" + _DIGITS)
 _PAIR: Final = re.compile(r"\s*(?:->|→|=>|⇒)\s*")
 _FRACTION: Final = re.compile(r"\s*(\d[\d,]*)\s*/\s*(\d[\d,]*)(?![\d.,]*\d)(?!\s*[A-Za-z]*/)")
 _ABSENT: Final = re.compile(
-    r"[-–—.?\s]*|n\.?/?a\.?|nan|none|null|-1(?:\.0*)?|(?:c?uda ?)?oom|out of memory|err(?:or)?|"
-    r"fail(?:ed|ure)?|-?inf(?:inity)?|tbd|skipped|timeout|❌.*",
+    r"[-–—.?\s]*|n\.?/?a\.?|nan|none|null|-1(?:\.0*)?|(?:c?uda ?)?oom|out of memory|err|error|"
+    r"fail|failed|failure|-?inf(?:inity)?|tbd|skipped|timeout|❌.*",
     re.IGNORECASE,
 )
 _RELATIONS: Final[dict[str, Relation]] = {
@@ -91,20 +94,23 @@ class Printed:
         )
 
 
+@functools.lru_cache(_REMEMBERED)
 def plain(text: str) -> str:
     """Return a cell without the marks that make it bold or code."""
     return _MARKUP.sub("", repaired(text[:_LONGEST])).strip()
 
 
+@functools.lru_cache(_REMEMBERED)
 def is_absent(text: str) -> bool:
     """Tell whether a cell says that there is no number: a dash, n/a, OOM, -1."""
     return _ABSENT.fullmatch(plain(text)) is not None
 
 
+@functools.lru_cache(_REMEMBERED)
 def number(text: str) -> Printed | None:
     """Return the number that a text begins with, if it is all that it says in figures."""
     said = plain(text)
-    if is_absent(said):
+    if len(text) > _LONGEST or is_absent(said):
         return None
     said = _SPREAD.sub("", said, count=1)
     found, end = begin(said)
@@ -125,7 +131,7 @@ def begin(said: str, at: int = 0) -> tuple[Printed | None, int]:
     if digits is None or (start and said[start - 1].isalpha()):
         return None, at
     value, ulp, trailing = _read(digits[0])
-    if not math.isfinite(value):
+    if not value <= _LARGEST:
         return None, at
     end = digits.end()
     multiple, end = _multiple(said, end)
@@ -144,6 +150,7 @@ def begin(said: str, at: int = 0) -> tuple[Printed | None, int]:
     )  # fmt: skip
 
 
+@functools.lru_cache(_REMEMBERED)
 def pair(text: str) -> tuple[Printed, Printed] | None:
     """Return both numbers of `80.6 -> 82.5 GB`; a unit after the second is that of both."""
     parts = _PAIR.split(plain(text))
@@ -157,6 +164,7 @@ def pair(text: str) -> tuple[Printed, Printed] | None:
     return first, second
 
 
+@functools.lru_cache(_REMEMBERED)
 def fraction(text: str) -> tuple[int, int] | None:
     """Return the counts of `35/40 done`."""
     found = _FRACTION.match(plain(text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final
 
@@ -42,7 +43,7 @@ SETTINGS: Final = frozenset(
 """What a row is a measurement of; these numbers are exact."""
 
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
-_SECOND: Final = r"(?:/ ?s(?:ec(?:ond)?s?)?\b| ?per ?s(?:ec(?:ond)?)?\b)"
+_SECOND: Final = r"(?:/ ?s(?:ecs?|econds?)?\b| ?per ?s(?:ecs?|econds?)?\b)"
 _TIMES: Final = {
     r"ns|nanoseconds?": 1e-9,
     r"[uµμ]s|usecs?|microseconds?": 1e-6,
@@ -53,7 +54,7 @@ _TIMES: Final = {
 }
 _THINGS: Final = {
     r"tok(?:en)?s?": TOKENS_PER_S,
-    r"req(?:uest)?s?|quer(?:y|ies)": REQUESTS_PER_S,
+    r"reqs?|requests?|quer(?:y|ies)": REQUESTS_PER_S,
     r"samples?|images?|imgs?|it(?:er(?:ation)?)?s?|steps?|rows?": ITEMS_PER_S,
     r"items?|seq(?:uence)?s?": ITEMS_PER_S,
 }
@@ -72,7 +73,8 @@ def _units() -> tuple[tuple[re.Pattern[str], str, float], ...]:
             found += [
                 (rf"{power}(?:flops?|ops?)?{_SECOND}|{power}flops|{power}ops", FLOPS_PER_S, scale),
                 (rf"{power}flop", FLOPS, scale),
-                (rf"{power}i?b(?:ytes?)?(?:{_SECOND}|ps)", BYTES_PER_S, scale),
+                (rf"{power}b(?:ytes?)?(?:{_SECOND}|ps)", BYTES_PER_S, scale),
+                (rf"{power}ib(?:ytes?)?(?:{_SECOND}|ps)", BYTES_PER_S, 1024.0**exponent),
                 (rf"{power}ib", BYTES, 1024.0**exponent),
                 (rf"{power}b", BYTES, scale),
             ]
@@ -91,6 +93,7 @@ def _units() -> tuple[tuple[re.Pattern[str], str, float], ...]:
 UNITS: Final = _units()
 
 
+@functools.lru_cache(1024)
 def unit(text: str) -> tuple[str, float] | None:
     """Return what quantity a unit is of and how many base units it is; None: it is none.
 

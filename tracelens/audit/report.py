@@ -77,17 +77,21 @@ _CHECKS: Final = Table(
     _NOTE,
 )
 _SCHEMAS: Final = {
-    "count": pl.Int64, "text": pl.String, "share": pl.Float64,
+    "count": pl.Int64, "text": pl.String, "name": pl.String, "share": pl.Float64,
 }  # fmt: skip
 _FLOATS: Final = ("claimed", "computed")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be shown: everything, or what does not hold; as a list of sentences or a table."""
+    """What is to be shown: everything, or what does not hold; as sentences or a table.
+
+    ``narrow`` is for pages on which a sentence in a cell leaves no room for much beside it.
+    """
 
     everything: bool = False
     sentences: bool = True
+    narrow: bool = False
     top: int | None = None
 
 
@@ -95,7 +99,8 @@ def report(
     audited: Audited, judged: Judged, wanted: Wanted, warnings: Sequence[str] = ()
 ) -> Report:
     """Return the report of an audit, complete or with what does not hold."""
-    checks = _filled("checks", _CHECKS, list(_check_rows(judged, wanted)))
+    table = _narrowed(_CHECKS) if wanted.narrow else _CHECKS
+    checks = _filled("checks", table, list(_check_rows(judged, wanted)))
     rows = _filled("rows", _ROWS, list(_row_rows(judged)))
     tables = _filled("tables", _TABLES, list(_table_rows(audited, judged)))
     shown = [tables]
@@ -266,6 +271,15 @@ def _table_rows(audited: Audited, judged: Judged) -> Iterator[dict[str, object]]
             "impossible": verdicts.count(Verdict.IMPOSSIBLE),
             "unchecked": verdicts.count(Verdict.UNCHECKED),
         }
+
+
+def _narrowed(table: Table) -> Table:
+    kept = {"table", "row", "arithmetic", "verdict"}
+    columns = (replace(c, shown=c.shown and c.name in kept) for c in table.columns)
+    return replace(
+        table,
+        columns=tuple(replace(c, unit="name") if c.name == "arithmetic" else c for c in columns),
+    )
 
 
 def _filled(name: str, table: Table, rows: Sequence[dict[str, object]]) -> Filled:

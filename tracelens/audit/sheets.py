@@ -28,7 +28,7 @@ _LONGEST_LABEL: Final = 60
 _FEW: Final = 3
 _BINARY_THOUSAND: Final = 1.024
 _SETTING: Final = re.compile(
-    r"([A-Za-z][A-Za-z _-]{0,24}?)\s*[=:]\s*(\d[\d,]*(?:\.\d+)?\s?[kK]?)(?![\w.])"
+    r"([A-Za-z][A-Za-z _-]{0,24}?)\s*[=:]\s*(\d+(?:,\d{3})*(?:\.\d+)?[kK]?)(?![\w.])"
 )
 _COUNTED: Final = re.compile(
     r"(?<![\w.])(\d[\d,]*)[ -](layers?|hidden|heads?|experts?|groups|gpus|workers|clients)\b",
@@ -140,7 +140,7 @@ class Sheet:
     def work_of(self, row: Row, part: str) -> tuple[str, Work] | None:
         """Return what a row does, by the mapping or as its settings suggest; None: not known."""
         known = {**row.known(), **_numbers(self.work)}
-        kind = self.work.get("kind") or recognised(known, self.title)
+        kind = self.work.get("kind") or recognised(known, f"{self.title} {' '.join(row.words)}")
         if not kind:
             return None
         found = of_row(kind, known, self.work.get("pass", part))
@@ -290,8 +290,11 @@ class _Reading:
             self.settings |= settings_in(plain_line(text))
         for settings in (guide.settings, own.settings):
             self.settings |= {k: v for k, s in settings.items() if (v := _setting(s))}
-        self.gpus = gpus.found(own.gpu) or _only_gpu([*grid.title, *around, *said]) or spoken.gpus
-        named = gpus.dtypes(grid.title[-1]) if grid.title else ()
+        self.gpus = (
+            gpus.found(own.gpu) or _only_gpu([*around, *grid.settings.values()]) or spoken.gpus
+        )
+        nearest = [*grid.title, *(line for line in reversed(grid.before) if line in around)]
+        named = next((found for text in reversed(nearest) if (found := gpus.dtypes(text))), ())
         listed = {headings.setting(k): v for k, v in grid.settings.items()}
         self.dtypes = (
             _format(own.dtype or guide.dtype)
@@ -403,7 +406,7 @@ class _Reading:
 
 def plain_line(text: str) -> str:
     """Return a line of text without marks and not longer than a page."""
-    return re.sub(r"[*`]", "", text)[:2000]
+    return re.sub(r"\*\*|__|`", "", text[:2000])
 
 
 def _column_of(heading: str, i: int, own: TableMapping) -> Column:
@@ -448,7 +451,7 @@ def _setting(text: str) -> tuple[float, ...]:
     if one is None or one.quantity or one.value <= 0:
         return ()
     if one.multiple == "k":
-        return (one.value, one.value * _BINARY_THOUSAND)
+        return (one.value * _BINARY_THOUSAND, one.value)
     return (one.value,)
 
 

@@ -71,13 +71,12 @@ class Work:
     """What a row does.
 
     Attributes:
-        flops: operations, each way that they may be counted; the least is surely done.
-        says: the formula with its numbers.
+        ways: operations and the formula with its numbers, for each way that they may be counted;
+            the least is surely done.
         assumed: what was not said and is taken for granted; empty: nothing.
     """
 
-    flops: tuple[float, ...]
-    says: str
+    ways: tuple[tuple[float, str], ...]
     assumed: str = ""
 
 
@@ -116,7 +115,7 @@ def _gemm(known: Mapping[str, float]) -> Work | None:
     if not {"m", "n", "k"} <= set(known):
         return None
     m, n, k = (known[name] for name in ("m", "n", "k"))
-    return Work((gemm_flops(m, n, k),), f"2·{m:.0f}·{n:.0f}·{k:.0f}")
+    return Work(((gemm_flops(m, n, k), f"2·{m:.0f}·{n:.0f}·{k:.0f}"),))
 
 
 def _attention(known: Mapping[str, float], factor: float) -> Work | None:
@@ -124,12 +123,13 @@ def _attention(known: Mapping[str, float], factor: float) -> Work | None:
         return None
     b, h, s, d = (known[name] for name in ("batch", "heads", "seq", "head_dim"))
     ways = [known["causal"]] if "causal" in known else [1.0, 0.0]
-    flops = tuple(factor * attention_flops(b, h, s, d, causal) for causal in ways)
-    of_causal = "/2" if ways[0] else ""
     times = f"{factor:g}·" if factor != 1 else ""
+    says = f"{times}4·{b:.0f}·{h:.0f}·{s:.0f}²·{d:.0f}"
     return Work(
-        flops,
-        f"{times}4·{b:.0f}·{h:.0f}·{s:.0f}²·{d:.0f}{of_causal}",
+        tuple(
+            (factor * attention_flops(b, h, s, d, causal), says + ("/2" if causal else ""))
+            for causal in ways
+        ),
         "" if "causal" in known else "causal",
     )
 
@@ -149,12 +149,9 @@ def _transformer(known: Mapping[str, float], part: str) -> Work | None:
     assumed = [] if "d_ff" in known else [f"d_ff = 4·{d:.0f}"]
     assumed += [] if "causal" in known else ["causal"]
     assumed += [] if "ffn_matrices" in known else ["two matrices of the MLP"]
-    return Work(
-        (linear + attention,),
-        f"{times}·{b * s:.0f} tokens·{weights:.4g} weights + "
-        f"{amount(FLOPS, attention)} of attention",
-        ", ".join(assumed),
-    )
+    says = f"{times}·{b * s:.0f} tokens·{weights:.4g} weights"
+    says += f" + {amount(FLOPS, attention)} of attention"
+    return Work(((linear + attention, says),), ", ".join(assumed))
 
 
 def _moe(known: Mapping[str, float], factor: float) -> Work | None:
@@ -165,4 +162,4 @@ def _moe(known: Mapping[str, float], factor: float) -> Work | None:
     flops = factor * moe_flops(b, s, d, inner, top, matrices)
     assumed = "" if "ffn_matrices" in known else "two matrices an expert"
     says = f"{2 * factor:g}·{b * s:.0f} tokens·{top:.0f} experts·{matrices:.0f}·{d:.0f}·{inner:.0f}"
-    return Work((flops,), says, assumed)
+    return Work(((flops, says),), assumed)

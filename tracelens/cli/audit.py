@@ -80,6 +80,7 @@ def audit(  # noqa: PLR0917 (click passes them by keyword)
     wanted = reports.Wanted(
         everything=everything or renderer in _COMPLETE,
         sentences=renderer == "text",
+        narrow=renderer == "latex",
         top=limit or None,
     )
     report = reports.report(audited, judged, wanted, warnings)

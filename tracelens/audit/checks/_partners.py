@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from tracelens.audit import gpus, quantities
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tracelens.audit.sheets import Row, Value
+
+OF_ALL: Final = re.compile(r"elapsed|duration|wall|total", re.IGNORECASE)
+"""Headings of times that are of a whole run, not of one step or request in it."""
 
 CENTRAL: Final = frozenset({"", "mean", "median"})
 """The statistics that a rate is computed from."""
@@ -78,7 +82,10 @@ def times(row: Row, *, with_bounds: bool = False) -> tuple[Value, ...]:
     return tuple(
         one
         for one in row.of(quantities.TIME)
-        if one.statistic in CENTRAL and not one.per_unit and (with_bounds or not one.is_bound)
+        if one.statistic in CENTRAL
+        and not one.per_unit
+        and (with_bounds or not one.is_bound)
+        and not OF_ALL.search(one.name)
     )
 
 
@@ -89,7 +96,9 @@ def partner(value: Value, among: Sequence[Value]) -> Value | None:
     """
     exactly = [one for one in among if one.tags == value.tags]
     alike = exactly or [one for one in among if one.tags <= value.tags or value.tags <= one.tags]
-    same = [one for one in alike if one.statistic == value.statistic] or alike
+    order = (value.statistic, "", "mean", "median")
+    ranked = ([one for one in alike if one.statistic == name] for name in order)
+    same = next((found for found in ranked if found), alike)
     return same[0] if len({one.column for one in same}) == 1 else None
 
 

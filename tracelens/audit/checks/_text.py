@@ -30,7 +30,7 @@ def passages(audited: Audited) -> Iterator[tuple[Row, str]]:
             yield of_line(line.line, text), text
 
 
-def of_line(line: int, text: str) -> Row:
-    """Return a line of text as a row of no table."""
+def of_line(line: int, text: str, number: int = 0) -> Row:
+    """Return a line of text as a row of no table; what is said in it is told apart by a number."""
     label = text if len(text) <= _LONGEST_LABEL else text[: _LONGEST_LABEL - 1] + "…"
-    return Row(0, 0, line, label)
+    return Row(0, number, line, label)

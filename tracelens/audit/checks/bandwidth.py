@@ -40,7 +40,7 @@ def _of_memory(row: Row, rate: Value) -> Checked:
     caches = max((one.l2_bytes or 0 for one in rate.gpus), default=0)
     moved = [one.span.high for one in row.of(quantities.BYTES) if _MOVED.search(one.name)]
     impossible = rate.span.low > limit
-    how = f"{rate.text} is {rate.span.at / limit:.0%} of the memory of {gpus.say(rate.gpus)}"
+    how = f"{said(rate)} is {rate.span.at / limit:.0%} of the memory of {gpus.say(rate.gpus)}"
     how += f" ({amount(quantities.BYTES_PER_S, limit)} at most)"
     verdict = Verdict.IMPOSSIBLE if impossible else Verdict.CONSISTENT
     if impossible and moved and min(moved) <= caches:

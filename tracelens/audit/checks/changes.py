@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 _NUMBER: Final = r"[~≈]?\d[\d,]*(?:\.\d+)?\s?[A-Za-zµ/]{0,6}"
 _CHANGE: Final = re.compile(
-    r"\b(?:drop|reduc|decreas|fall|fell|sav|lower|shr[iau]nk|cut|increas|rise|rose|gr[eo]w|improv|"
-    r"gain|up|down)\w*\s(?:\w+\s){0,3}?(?:by\s)?"
+    r"\b(?:drops?|dropped|reduces?|reduced|reduction|decreases?|decreased|falls?|fell|saves?|saved|"
+    r"lowers?|lowered|shrinks?|shrank|cuts?|increases?|increased|rises?|rose|grows?|grew|"
+    r"improves?|improved|gains?|gained|up|down)\s(?:\w+\s){0,3}?(?:by\s)?"
     r"(?P<percent>[~≈]?\s?\d{1,4}(?:\.\d+)?\s?%)[^.;|%]{0,60}?"
     rf"(?P<before>(?<![\d.]){_NUMBER})\s*(?:->|→|=>)\s*(?P<after>{_NUMBER})"
 )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def find(audited: Audited) -> Iterator[Checked]:
     """Check the claims of the mapping."""
     known = names.of_guide(audited)
-    for claim in audited.guide.claims:
+    for nth, claim in enumerate(audited.guide.claims, 1):
         computed = formula.value(claim.formula, known)
         printed = number(claim.claimed)
         if printed is None:
@@ -35,7 +35,7 @@ def find(audited: Audited) -> Iterator[Checked]:
         claimed = "claimed" if claim.relation == "=" else f"claimed {claim.relation}"
         because = f" ({claim.because})" if claim.because else ""
         yield stated(
-            _text.of_line(claim.line, claim.says),
+            _text.of_line(claim.line, claim.says, nth),
             f"{claim.says}: {claim.claimed}",
             Verdict.CONSISTENT if fine else bad,
             f"{claim.formula} = {result}, {claimed} {claim.claimed}{because}",

@@ -23,7 +23,7 @@ def find(audited: Audited) -> Iterator[Checked]:
         times = [t for t in _partners.times(row) if t.unit_known]
         for rate in row.of(quantities.REQUESTS_PER_S):
             time = _partners.partner(rate, times)
-            if time is None or rate.is_bound or "duration" in time.name.lower():
+            if time is None or rate.is_bound:
                 continue
             flying = rate.span * time.span
             how = f"{said(rate)} · {said(time)} = {wording.figure(flying.at)} in flight"

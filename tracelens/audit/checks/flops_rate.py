@@ -39,8 +39,10 @@ def _checked(sheet: Sheet, row: Row, rate: Value, time: Value) -> Checked | None
         return None
     if work.assumed and kind != "attention":
         return None
-    ways = [time.span.into(flops) for flops in work.flops]
-    return equal(row, rate, ways, f"{work.says} / {said(time)}")
+    ways = [(time.span.into(flops), says) for flops, says in work.ways]
+    ways.sort(key=lambda way: (not way[0].meets(rate.span), abs(way[0].at - rate.span.at)))
+    span, says = ways[0]
+    return equal(row, rate, [span], f"{says} / {said(time)}")
 
 
 CHECK = Check(find)

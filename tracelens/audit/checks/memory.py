@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from tracelens.audit import gpus, quantities, wording, work
-from tracelens.audit.verdicts import Check, Checked, Verdict, stated
+from tracelens.audit.verdicts import Check, Checked, Verdict, said, stated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ def _fits(row: Row, value: Value) -> Checked:
     impossible = value.span.low > capacity
     many = f"{count:.0f} " if count > 1 else ""
     how = (
-        f"{value.text} is {value.span.at / capacity:.0%} of the "
+        f"{said(value)} is {value.span.at / capacity:.0%} of the "
         f"{wording.amount(quantities.BYTES, capacity)} of {many}{gpus.say(value.gpus)}"
     )
     return stated(

@@ -49,10 +49,10 @@ def _of_time(sheet: Sheet, row: Row, time: Value) -> Checked | None:
     claim = f"{time.name} {time.text}"
     if not time.gpus:
         return stated(row, claim, Verdict.UNCHECKED, "the GPU is not known")
-    flops = min(work.flops)
+    flops, says = min(work.ways)
     assumed = f" ({work.assumed} assumed)" if work.assumed else ""
     taken = time.text if time.is_bound else said(time)
-    how = f"{work.says} = {amount(quantities.FLOPS, flops)}{assumed} / {taken}"
+    how = f"{says} = {amount(quantities.FLOPS, flops)}{assumed} / {taken}"
     reached = exact(flops) / (exact(time.span.at) if time.is_bound else time.span)
     return _held(row, claim, f"{how} = ", reached, time)
 

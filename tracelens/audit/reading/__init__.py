@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from tracelens.audit.document import MOST_CELLS, too_many_cells
 from tracelens.errors import NothingToShowError, UnreadableError
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from tracelens.audit.document import Document
 
 LARGEST_BYTES: Final = 64 << 20
-MOST_CELLS: Final = 4_000_000
 _BINARY: Final = (
     b"\x00",
     b"\x1f\x8b",
@@ -36,7 +36,7 @@ def read(path: Path) -> Document:
     if not document.grids and not document.text:
         raise NothingToShowError(f"{path} is empty: there is nothing to audit.")
     if sum(len(grid.headings) * len(grid.rows) for grid in document.grids) > MOST_CELLS:
-        raise UnreadableError(f"{path} has more than {MOST_CELLS:,} cells. Audit a part of it.")
+        raise too_many_cells(str(path))
     return document
 
 

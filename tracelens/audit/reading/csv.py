@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from typing import TYPE_CHECKING, Final
 
-from tracelens.audit.document import Document, Grid, Line
+from tracelens.audit.document import MOST_CELLS, Document, Grid, Line, too_many_cells
 from tracelens.errors import UnreadableError
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def parse(path: str, text: str) -> Document:
         return Document(path, "csv", ())
     mark = max(_MARKS, key=lines[first].count)
     body = list(_rows(path, lines[first:], mark, first + 1))
+    if not body:
+        return Document(path, "csv", ())
     head, *rows = body
     width = len(head.cells)
     warnings = _odd(rows, width)
@@ -39,9 +41,12 @@ def parse(path: str, text: str) -> Document:
 def _rows(path: str, lines: list[str], mark: str, at: int) -> Iterator[Line]:
     csv.field_size_limit(_LONGEST_FIELD)
     reader = csv.reader((f"{line}\n" for line in lines), delimiter=mark)
-    begin = at
+    begin, cells = at, 0
     try:
         for row in reader:
+            cells += len(row)
+            if cells > MOST_CELLS:
+                raise too_many_cells(path)
             if any(cell.strip() for cell in row) and not row[0].startswith("#"):
                 yield Line(begin, tuple(cell.strip() for cell in row))
             begin = at + reader.line_num

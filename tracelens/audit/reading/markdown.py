@@ -38,16 +38,18 @@ def parse(path: str, text: str) -> Document:
 
 
 class _Section:
-    """The lines below one heading; `fenced` are those inside of a code block."""
+    """The lines below one heading, and the text `above` it, below the headings that enclose it."""
 
-    def __init__(self, title: tuple[str, ...]) -> None:
+    def __init__(self, title: tuple[str, ...], above: tuple[str, ...] = ()) -> None:
         self.title = title
+        self.above = above
         self.lines: list[Line] = []
-        self.fenced: set[int] = set()
+        self.text: list[str] = []
 
 
 def _sections(lines: Sequence[str]) -> Iterator[_Section]:
     trail: dict[int, str] = {}
+    texts: dict[int, list[str]] = {}
     section = _Section(())
     fence = ""
     for number, line in enumerate(lines, 1):
@@ -62,11 +64,14 @@ def _sections(lines: Sequence[str]) -> Iterator[_Section]:
             level = len(heading[1])
             trail = {depth: said for depth, said in trail.items() if depth < level}
             trail[level] = heading[2]
-            section = _Section(tuple(trail.values()))
+            texts = {depth: lines for depth, lines in texts.items() if depth < level}
+            above = tuple(line for one in texts.values() for line in one)
+            section = _Section(tuple(trail.values()), above)
+            texts[level] = section.text
             continue
-        if fence:
-            section.fenced.add(number)
         section.lines.append(Line(number, (line,)))
+        if "|" not in line and line.strip():
+            section.text.append(line.strip())
     yield section
 
 
@@ -100,7 +105,8 @@ def _with_context(grid: Grid, section: _Section, used: set[int]) -> Grid:
         for line in section.lines
         if line.line < grid.line and line.line not in used and line.cells[0].strip()
     ]
-    return replace(grid, title=section.title, before=tuple(before[-_CONTEXT_LINES:]))
+    above = section.above[:_CONTEXT_LINES]
+    return replace(grid, title=section.title, before=(*above, *before[-_CONTEXT_LINES:]))
 
 
 def _pipes(lines: Sequence[Line]) -> Iterator[Grid]:
