@@ -82,6 +82,8 @@ def costs_of(linked: Linked) -> pl.DataFrame:
     Raises:
         NothingToShowError: the recording tells the cost of no work.
     """
+    if ops_of(linked) is None or linked.ops.is_empty():
+        raise NothingToShowError(_why_unknown(linked))
     found = linked.once("costs", costs)
     if found.filter(_KNOWN).is_empty():
         raise NothingToShowError(_why_unknown(linked))

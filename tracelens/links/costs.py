@@ -101,8 +101,12 @@ def _work(linked: Linked, counters: pl.DataFrame | None) -> pl.DataFrame:
         inside=own_memory.fill_null(value=False),
         time_ns=pl.col("end_ns") - pl.col("start_ns"),
     )
-    counted = pl.DataFrame(schema=COUNTERS) if counters is None else counters
-    told = counted.lazy().select(
+    if counters is None:
+        nothing = pl.lit(None, pl.Int64)
+        return work.with_columns(
+            counted_flops=nothing, counted_bytes=nothing, counted=pl.lit(value=False)
+        ).collect()
+    told = counters.lazy().select(
         "op_id", counted_flops="flops", counted_bytes="bytes", counted=pl.lit(value=True)
     )
     joined = work.join(told, on="op_id", how="left", maintain_order="left", validate="m:1")
