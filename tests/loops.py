@@ -59,12 +59,12 @@ class Loop:
         main = trace.thread("python")
         at = 1_000
         for step in range(self.steps):
-            begin, ends = at, {}
+            begin = at
+            ends: dict[str, tuple[int, int]] = {}
             at += self.pauses[step] if self.pauses else 10_000
             for kernel in self._of(step):
                 ran = (at + LAUNCH, at + LAUNCH + kernel.times[step])
-                columns = {"gridX": kernel.grid}
-                main.kernel(kernel.name, at=at, run=ran, columns=columns)
+                main.kernel(kernel.name, at=at, run=ran, columns={"gridX": kernel.grid})
                 first, _ = ends.get(kernel.phase, (at, at))
                 at = ran[1]
                 ends[kernel.phase] = (first, at)
@@ -81,7 +81,8 @@ class Loop:
         main = trace.thread("python3")
         at = 1_000
         for step in range(self.steps):
-            begin, ends = at, {}
+            begin = at
+            ends: dict[str, tuple[int, int]] = {}
             at += self.pauses[step] if self.pauses else 10_000
             for kernel in self._of(step):
                 ran = (at + LAUNCH, at + LAUNCH + kernel.times[step])

@@ -478,6 +478,9 @@ def test_a_recording_without_gpu_work_is_compared_by_what_the_cpu_did(
     largest = tables["compare_explained"][0]
     assert (largest["phase"], largest["difference_ns"]) == ("forward", 4_000)
     assert [r["name"] for r in tables["compare_op"]] == ["aten::mm"]
+    text = shell("compare", *paths).out
+    assert "By PyTorch op" in text
+    assert "GPU busy" not in text
 
 
 def test_ranges_are_compared_by_their_time_on_the_cpu(shell: Shell, tmp_path: Path) -> None:

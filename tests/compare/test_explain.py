@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.loops import Kernel, Loop, side
+from tracelens.analyses.compare.align import matched
 from tracelens.analyses.compare.explain import (
     SPLIT,
     apportioned,
@@ -82,6 +83,16 @@ def test_the_parts_add_up_to_the_difference_exactly(a: Side, b: Side) -> None:
     assert frame["difference_ns"].sum() == round(whole(b) - whole(a))
     split = frame.select(pl.sum_horizontal(SPLIT)).to_series()
     assert split.to_list() == frame["difference_ns"].to_list()
+
+
+@given(sides(), sides())
+def test_every_kernel_is_matched_once(a: Side, b: Side) -> None:
+    found = matched(a, b)
+
+    for of, mine in ((a, [m.was for m in found]), (b, [m.now for m in found])):
+        counted = of.work.filter(pl.col("step").is_in(of.counted), pl.col("calls") > 0)
+        assert sorted(name for names in mine for name in names) == sorted(set(counted["name"]))
+    assert all(bool(match.how) == bool(match.was and match.now) for match in found)
 
 
 @given(sides())

@@ -44,7 +44,10 @@ _TOP: Final = 20
     "--by",
     multiple=True,
     metavar="phase|family|kernel|range|op|step",
-    help="What to take the runs apart by (again for more, or `all`); kernel unless set.",
+    help=(
+        "What to take the runs apart by (again for more, or `all`). Unless set, kernel; without "
+        "GPU work phase and op."
+    ),
 )
 @click.option(
     "--table",
@@ -118,7 +121,8 @@ def compare(  # noqa: PLR0917 (click passes them by keyword)
     for file in (output, figure):
         _files.check_free(file, [path for _, path in named], force=force)
     runs = _sides(named, _options.rules("--phases", phase_rules), rank, cache=not no_cache)
-    report = tables_of.report(runs, asked if not tables else tables_of.BY, wanted)
+    parts = tables_of.BY if tables else asked or tables_of.suits(runs)
+    report = tables_of.report(runs, parts, wanted)
     outcomes = tables_of.judged(runs, wanted)
     if figure is not None:
         _draw(runs, figure)
@@ -144,7 +148,7 @@ def _by(asked: Sequence[str], renderer: str) -> tuple[str, ...]:
         return tables_of.BY
     if unknown := [name for name in asked if name not in tables_of.BY]:
         raise UsageError(registry.unknown("--by", unknown[0], dict.fromkeys(tables_of.BY)))
-    return tuple(dict.fromkeys(asked)) or tables_of.DEFAULT
+    return tuple(dict.fromkeys(asked))
 
 
 def _one_table(tables: Sequence[str], by: Sequence[str], renderer: str) -> Sequence[str]:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 BY: Final = ("phase", "family", "kernel", "range", "op", "step")
 """What runs can be taken apart by; each is the table `compare_NAME`."""
 
-DEFAULT: Final = ("kernel",)
+_DEFAULT: Final = ("kernel",)
+_ON_CPU: Final = ("phase", "op")
 _TOTALS: Final = {
     "total": "step",
     "recorded": "step as recorded",
@@ -88,6 +89,11 @@ def report(runs: Sequence[Side], by: Sequence[str] = BY, gates: Sequence[Gate] =
     )
 
 
+def suits(runs: Sequence[Side]) -> tuple[str, ...]:
+    """Return what runs are taken apart by where nobody says: ops where no run has GPU work."""
+    return _DEFAULT if any(run.has_gpu_work for run in runs) else _ON_CPU
+
+
 def judged(runs: Sequence[Side], gates: Sequence[Gate]) -> list[Judged]:
     """Return what comes of the gates, for every run beside the first."""
     baseline, *others = _by_turn(runs)
@@ -116,6 +122,8 @@ def _pair(a: Side, b: Side, by: Sequence[str], gates: Sequence[Gate]) -> Report:
     tables, left_out = _filled({name: made[name] for name in TABLES if name in made})
     if not (a.is_stepped and b.is_stepped):
         tables = tuple(map(_unstepped, tables))
+    if not (a.has_gpu_work and b.has_gpu_work):
+        tables = tuple(map(_without_gpu, tables))
     total = float(explain.whole(b) - explain.whole(a))
     said = words.explanation(explained, total)
     return Report(
@@ -171,6 +179,13 @@ def _filled(
             left_out[name] = _why_empty(name)
         tables.append(build.filled(name, TABLES[name], frame))
     return tuple(tables), left_out
+
+
+def _without_gpu(filled: Filled) -> Filled:
+    """Return a table whose note tells nothing of GPUs."""
+    note = filled.table.note if filled.name != "compare" else ""
+    note = note.replace("a step on one GPU", "a step")
+    return replace(filled, table=replace(filled.table, note=note))
 
 
 def _unstepped(filled: Filled) -> Filled:
