@@ -145,6 +145,9 @@ class Bench:
                 self.summarize(trace, cold=True),
                 *(self.hta(trace) if budget else ()),
             )
+            if budget:
+                took = self.run("roofline", trace, cold=True)
+                yield Row("the same, `tracelens roofline`", "≤ 1.5 s", took)
         yield Row("the same, cached", "", self.summarize(trace, cold=False))
 
     def snapshot(self) -> Iterator[Row]:
