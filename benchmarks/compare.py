@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tracelens.analyses.compare.side import Side
 
 SAMPLE: Final = Path(__file__).parents[1] / "samples" / "gpt2-xl-ctx256-h200" / "run.sqlite.gz"
+PAGE: Final = Path(__file__).parents[1] / "docs" / "commands" / "compare.md"
 NOISE: Final = 0.01
 IDLE_NOISE: Final = 0.05
 SPIKE: Final = 1.1
@@ -195,7 +196,7 @@ def main() -> None:
     print("\n".join(lines))
     print(f"{time.perf_counter() - began:.0f} s")
     if options.write:
-        write("python -m benchmarks.compare", lines)
+        write("python -m benchmarks.compare", lines, PAGE)
 
 
 if __name__ == "__main__":
