@@ -12,9 +12,8 @@ import pytest
 from tests.asking import Shell
 from tests.build import Nsys
 from tests.kineto import Profile
-from tracelens import hardware
 from tracelens.capture.folder import File, Manifest, Pass, save
-from tracelens.hardware import limits
+from tracelens.hardware import limits, measured
 from tracelens.workload import Work
 
 if TYPE_CHECKING:
@@ -94,28 +93,41 @@ def test_summarize_shows_the_same_tables(shell: Shell, recording: Path) -> None:
     assert by_summarize.out == by_roofline.out != ""
 
 
+def measured_ceilings(file: Path) -> Path:
+    """Write what an H200 reached: 4.2 TB/s, and 650 TFLOP/s in bf16."""
+    facts: dict[str, Any] = {"median_s": 1e-3, "mad_s": 0.0, "samples_s": [1e-3] * 3, "size": {}}
+    results = [
+        measured.Result(name, unit, value, **facts, clock="CUDA events")  # type: ignore[arg-type]
+        for name, unit, value in (
+            ("copy", "bytes_per_s", 4.2e12),
+            ("matmul.bf16", "flops_per_s", 650e12),
+        )
+    ]
+    found = measured.Measured("NVIDIA H200", "2026-11-20T12:00:00+00:00", results)
+    file.write_text(measured.encode(found), encoding="utf-8")
+    return file
+
+
 def test_measured_ceilings_are_taken_from_a_file_for_this_command_alone(
-    shell: Shell, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shell: Shell, recording: Path, tmp_path: Path
 ) -> None:
-    from tracelens.hardware import measured
+    file = measured_ceilings(tmp_path / "ceilings.json")
+    page = tmp_path / "roofline.html"
 
-    file = tmp_path / "ceilings.json"
-    file.write_text("{}")
-    used: list[str | None] = []
-    monkeypatch.setattr(measured, "load", lambda _: used.append("checked"))
-    given = hardware.ceilings("NVIDIA H200")
+    said = shell("roofline", recording, "--ceilings", file, "-f", "html", "-o", page)
+    (row,) = shell("roofline", recording, "--ceilings", file, "-f", "json").json["tables"][
+        "roofline"
+    ]
 
-    def ceilings(name: str, _: object = None) -> hardware.Ceilings | None:
-        used.append(os.environ.get(limits.FILE))
-        return given
-
-    monkeypatch.setattr(hardware, "ceilings", ceilings)
-
-    assert shell("roofline", recording, "--ceilings", file).status == 0
-
-    assert used[0] == "checked"
-    assert set(used[1:]) == {str(file)}
+    # 687 TFLOP/s were reached: more than was measured, and possible.
+    assert row["verdict"] == "above the measured ceiling"
+    assert row["share_of_ceiling"] == pytest.approx(2 * 4096**3 / 200e-6 / 650e12)
+    assert said.status == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.count("measured 2026-11-20 on NVIDIA H200") > 3
+    assert "bf16 matmul, 650 TFLOP/s" in text
     assert limits.FILE not in os.environ
+    assert shell("roofline", recording, "-f", "json").json["tables"]["roofline"][0]["verdict"] == ""
 
 
 def test_a_file_of_ceilings_that_is_none_is_refused(
