@@ -10,9 +10,11 @@ import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from xml.etree import ElementTree as ET
 
 import pytest
 
+from tests import ceilings
 from tests.asking import Shell
 from tests.build import Nsys, training_step
 from tests.kineto import Profile
@@ -386,6 +388,84 @@ def test_a_run_that_cannot_be_compared_is_reported_all_the_same(
     assert said.status == 0
     assert "Top kernels" in titles(said.out)
     assert "Memory" in titles(said.out)
+
+
+def test_targets_are_held_against_the_runs(shell: Shell) -> None:
+    targets = SAMPLES.parent / "docs" / "targets" / "training-step.toml"
+
+    text = shell("report", XL, "--targets", targets).out
+
+    assert "Targets" in titles(text)
+    graded = shell("grade", XL, "--targets", targets, "--format", "markdown").out
+    rows = [re.sub(" +", " ", line) for line in graded.splitlines() if " fail " in line]
+    assert rows
+    assert set(rows) <= {re.sub(" +", " ", line) for line in text.splitlines()}
+
+
+def test_ops_with_shapes_are_drawn_below_the_roofline(shell: Shell, tmp_path: Path) -> None:
+    sample = SAMPLES / "gpt2-small-ctx512-bf16-h200" / "trace.json.gz"
+
+    shell("report", sample, "-o", tmp_path / "r.md")
+
+    text = (tmp_path / "r.md").read_text()
+    (row,) = shell("roofline", sample, "-t", "roofline_totals", "--format", "json").json["tables"][
+        "roofline_totals"
+    ]
+    assert f"the GPU reaches {units.share(row['mfu'])} of its rate" in text
+    drawn = ET.parse(tmp_path / "r_files" / "roofline_drawn.svg")  # noqa: S314 (our own)
+    assert len(drawn.findall(".//{http://www.w3.org/2000/svg}circle")) > 20
+
+
+def test_measured_ceilings_take_the_place_of_the_data_sheet(shell: Shell, tmp_path: Path) -> None:
+    path = recording(tmp_path)
+    file = ceilings.written(tmp_path / "ceilings.json")
+
+    text = shell("report", path, "--ceilings", file).out
+
+    measured = "bf16 matmul 730.0 TFLOP/s, memory 4.30 TB/s, a launch 2.00 µs"
+    assert f"measured 2026-11-20 on NVIDIA H200, driver 580.95: {measured}" in text
+    assert "; measured" not in shell("report", path).out
+    assert "memory 4.80 TB/s" in shell("report", path).out
+
+
+def test_a_file_of_ceilings_that_is_none_ends_with_3(shell: Shell, tmp_path: Path) -> None:
+    path = recording(tmp_path)
+
+    assert shell("report", path, "--ceilings", path).status == 3
+
+
+def test_the_page_on_the_command_quotes_what_it_writes(shell: Shell) -> None:
+    page = (SAMPLES.parent / "docs" / "commands" / "report.md").read_text(encoding="utf-8")
+    quoted = page.partition("```markdown\n")[2].partition("```")[0].splitlines()
+
+    written = shell("report", SAMPLES / "gpt2-small-ctx512-bf16-h200").out.splitlines()
+
+    assert len(quoted) > 10
+    assert {line for line in quoted if line != "…"} <= set(written)
+
+
+def test_the_comparison_is_that_of_compare(shell: Shell, tmp_path: Path) -> None:
+    runs = [recording(tmp_path, f"{name}.sqlite") for name in ("a", "b")]
+
+    text = shell("report", *runs).out
+    compared = shell("compare", *runs, "--table", "compare", "--format", "markdown").out
+
+    rows = [re.sub(" +", " ", line) for line in compared.splitlines() if line.startswith("| ")]
+    assert len(rows) > 3
+    assert set(rows) <= {re.sub(" +", " ", line) for line in text.splitlines()}
+
+
+def test_a_run_json_of_other_shapes_does_no_harm(shell: Shell, tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run", 3_000)
+    told = json.loads((run / "run.json").read_text())
+    told["machine"] = {"gpus": [1, {"name": 2}], "nvidia_smi": "x", "versions": [], "cpus": {}}
+    told["cost"] = {"flops": "many", "items": [], "phases": 3}
+    (run / "run.json").write_text(json.dumps(told))
+
+    said = shell("report", run)
+
+    assert said.status == 0, said.err
+    assert "A step takes 3.00 µs without a profiler" in said.out
 
 
 def test_top_cuts_tables_and_0_shows_all(shell: Shell, tmp_path: Path) -> None:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from tracelens.reports.sections._told import Row
     from tracelens.reports.subject import Run, Subject
 
-_CUDA: Final = ("cuda_driver_version", "cuda_runtime_version")
+_CUDA: Final = {
+    "cuda_driver_version": "CUDA of the driver",
+    "cuda_runtime_version": "CUDA runtime",
+}
 _HIDDEN: Final = ("epoch_ns", "trace_id", "command", *_CUDA)
 
 
@@ -71,21 +74,27 @@ def _gpus(run: Run) -> Iterator[Row]:
 
 
 def _ceilings(found: Ceilings) -> str:
-    rates = found.matmul_flops_per_s.items()
-    parts = [f"{dtype} matmul {units.column('flops_per_s', [rate])[0]}" for dtype, rate in rates]
-    if found.bandwidth_bytes_per_s:
-        parts.append(f"memory {units.rate(found.bandwidth_bytes_per_s)}")
+    """Return the ceilings as text, those that were measured apart from those that are stated."""
+    by_origin: dict[str, list[str]] = {}
+    for dtype, rate in found.matmul_flops_per_s.items():
+        said = f"{dtype} matmul {units.column('flops_per_s', [rate])[0]}"
+        by_origin.setdefault(found.origin_of(f"{hardware.MATMUL}{dtype}"), []).append(said)
+    if bandwidth := found.bandwidth_bytes_per_s:
+        origin = found.origin_of(hardware.BANDWIDTH)
+        by_origin.setdefault(origin, []).append(f"memory {units.rate(bandwidth)}")
     if found.launch_s:
-        parts.append(f"a launch {units.time(found.launch_s * 1e9)}")
-    return f"{', '.join(parts)} ({found.origin})"
+        by_origin.setdefault(found.origin, []).append(
+            f"a launch {units.time(found.launch_s * 1e9)}"
+        )
+    return "; ".join(f"{origin}: {', '.join(said)}" for origin, said in by_origin.items())
 
 
 def _recorded(run: Run) -> Iterator[Row]:
     """Give what is known of the machine and the program."""
     facts = _facts(run)
-    for name in _CUDA:
+    for name, said in _CUDA.items():
         if version := facts.get(name):
-            yield name.replace("_", " ").replace("cuda", "CUDA"), _cuda(str(version))
+            yield said, _cuda(str(version))
     if run.manifest is not None:
         yield from _told.machine(run.manifest)
         yield from _told.job(run.manifest)
