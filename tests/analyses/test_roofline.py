@@ -150,11 +150,23 @@ def test_the_same_product_may_be_tf32_or_not_and_its_kernel_tells(tmp_path: Path
 
     rows = table(of(trace, tmp_path), "roofline")
 
-    assert {row["shapes"]: (row["format"], row["certain"]) for row in rows} == {
-        "64x64, 64x64": ("fp32", True),
-        "128x128, 128x128": ("tf32", True),
-        "256x256, 256x256": ("tf32", False),
+    assert {row["shapes"]: (row["format"], row["certain"], row["remark"]) for row in rows} == {
+        "64x64, 64x64": ("fp32", True, ""),
+        "128x128, 128x128": ("tf32", True, ""),
+        "256x256, 256x256": ("tf32", False, "tf32 or fp32"),
     }
+
+
+def test_causal_attention_says_that_half_was_counted() -> None:
+    whole = linked(SAMPLES / "gpt2-medium-ddp-h200x2" / "rank0.json.gz")
+
+    rows = {r["name"]: r for r in table(whole, "roofline") if "attention" in r["name"]}
+
+    forward = rows["aten::_cudnn_attention_forward"]
+    assert forward["remark"] == "causal half"
+    # 48 calls of 8 x 16 heads: 4 operations for each of 64 numbers of each pair.
+    assert forward["flops"] == 48 * 8 * 16 * 4 * 64 * (512 * 513 // 2)
+    assert rows["aten::_cudnn_attention_backward"]["flops"] == forward["flops"] * 10 // 4
 
 
 def test_without_shapes_it_is_said_what_records_them(tmp_path: Path) -> None:

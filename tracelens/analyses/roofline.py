@@ -45,6 +45,7 @@ _SCHEMA: Final = {
     "bound_ns": pl.Int64,
     "lost_ns": pl.Int64,
     "verdict": pl.String,
+    "remark": pl.String,
     "source": pl.String,
     "format": pl.String,
     "certain": pl.Boolean,
@@ -68,7 +69,7 @@ def roofline(linked: Linked) -> pl.DataFrame:
       `bound_ns`. What is `impossible` has no rates, no share and no time lost.
     - `format` is the number format of matrix products; where fp32 may have been tf32, `certain`
       is false, and the ceiling is the higher one.
-    - `causal`: products that a causal mask hides are not in `flops`.
+    - `causal`: products that a causal mask hides are not in `flops`; `remark` says these two.
 
     Raises:
         NothingToShowError: the recording tells the cost of no work.
@@ -159,7 +160,14 @@ def _row(row: dict[str, Any], on: Ceilings | None) -> dict[str, Any]:
         "bound_ns": found.bound_ns,
         "lost_ns": took - found.bound_ns if is_lost and found.bound_ns is not None else None,
         "verdict": found.verdict,
+        "remark": _remark(row),
     }
+
+
+def _remark(row: dict[str, Any]) -> str:
+    """Say how operations were counted where it could be otherwise."""
+    causal = "causal half" if row["causal"] else ""
+    return ", ".join(filter(None, (causal, "" if row["certain"] else "tf32 or fp32")))
 
 
 def _sum_if_known(name: str) -> pl.Expr:

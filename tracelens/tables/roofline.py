@@ -18,6 +18,7 @@ TABLE = Table(
         Column("bytes_per_s", "bytes/s", "bytes_per_s"),
         Column("ceiling", "ceiling", "text", optional=True),
         Column("verdict", "note", "text", optional=True),
+        Column("remark", "counted as", "text", optional=True),
         Column("calls", "calls", "count"),
         Column("dtype", "type", "text", optional=True),
         Column("source", "known by", "text"),
