@@ -93,7 +93,8 @@ def test_headings_with_underscores_say_the_same(tmp_path: Path) -> None:
         ("eager (ms) | compiled (ms) | speedup", "10.0 | 8.0 | 0.80x", BAD),
         ("compiled (ms) | eager (ms) | speedup", "8.0 | 10.0 | 1.25x", GOOD),
         ("left (ms) | right (ms) | speedup", "8.0 | 10.0 | 1.25x", GOOD),
-        ("left (ms) | right (ms) | speedup", "8.0 | 10.0 | 1.35x", BAD),
+        ("left (ms) | right (ms) | speedup", "8.0 | 10.0 | 1.35x", UNKNOWN),
+        ("prefill (ms) | decode (ms) | speedup", "8.0 | 10.0 | 7.0x", UNKNOWN),
         ("baseline time | new time | speedup", "8.0 | 4.0 | 2.0x", GOOD),
         ("eager (tok/s) | ours (tok/s) | speedup", "100.0 | 130.0 | 1.30x", GOOD),
         ("eager (tok/s) | ours (tok/s) | speedup", "100.0 | 130.0 | 0.77x", BAD),
@@ -124,6 +125,36 @@ def test_a_speedup_is_a_ratio_the_right_way_round(
     found = verdicts(of_text(grid(head, row), tmp_path), "speedup")
 
     assert found == ([(1, verdict)] if verdict else [])
+
+
+def test_rows_show_that_two_columns_are_compared_where_headings_do_not(tmp_path: Path) -> None:
+    text = grid("left (ms) | right (ms) | speedup", "8.0 | 4.0 | 2.0x", "8.0 | 2.0 | 4.5x")
+
+    assert verdicts(of_text(text, tmp_path), "speedup") == [(1, GOOD), (2, BAD)]
+
+
+def test_what_is_counted_otherwise_is_not_called_wrong(tmp_path: Path) -> None:
+    text = "8x H100 SXM, bf16\n\n" + grid(
+        "batch | seq | grad accum | step (ms) | tok/s",
+        "4 | 1000 | 2 | 100.0 | 640,000",
+        "4 | 1000 | 2 | 100.0 | 80,000",
+        "4 | 1000 | 2 | 100.0 | 40,001",
+        "4 | 1000 | 2 | 100.0 | 123,457",
+    )
+    assert verdicts(of_text(text, tmp_path), "throughput") == [
+        (1, GOOD), (2, GOOD), (3, GOOD), (4, BAD),
+    ]  # fmt: skip
+    decode = grid("batch | context | ms | tok/s", "32 | 4096 | 20.0 | 1,600")
+    assert verdicts(of_text(decode, tmp_path), "throughput") == [(1, GOOD)]
+
+
+def test_effective_rates_and_memory_that_is_needed_are_no_measurements(tmp_path: Path) -> None:
+    text = "GPU: NVIDIA H100 SXM, bf16\n\n" + grid(
+        "model | memory (GB) | effective TFLOP/s | effective bandwidth (GB/s)",
+        "large | 1,342.1 | 2,501.5 | 5,000.5",
+    )
+
+    assert not wrong(of_text(text, tmp_path))
 
 
 def test_a_speedup_over_the_row_that_says_one(tmp_path: Path) -> None:
@@ -381,6 +412,15 @@ def test_a_formula_of_the_mapping_speaks_of_settings_and_columns(tmp_path: Path)
     found = of_text(text, tmp_path, {"table": [{"columns": columns}]})
 
     assert verdicts(found, "formulas") == [(1, GOOD), (1, GOOD), (2, BAD), (2, BAD)]
+
+
+def test_a_formula_holds_if_one_reading_of_2k_does(tmp_path: Path) -> None:
+    text = grid("seq | ms | tok/s", "2K | 10.0 | 204,800", "2K | 10.0 | 200,001", "2K | 10.0 | 9")
+    columns = {"ms": {"as": "t"}, "tok/s": {"formula": "seq / t"}}
+
+    found = of_text(text, tmp_path, {"table": [{"columns": columns}]})
+
+    assert verdicts(found, "formulas") == [(1, GOOD), (2, GOOD), (3, BAD)]
 
 
 def test_parameters_follow_from_layers_and_widths(tmp_path: Path) -> None:

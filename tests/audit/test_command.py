@@ -37,7 +37,7 @@ def test_the_answer_stands_first_and_the_arithmetic_beside_each_verdict(shell: S
     assert lines[0].startswith("inference.md · 15 rows and 2 statements: 8 consistent, 6 incons")
     text = " ".join(said.out.split())
     assert "Inconsistent: table 1, row 3, line 11 (Batch 8, Seq Len 2K): 16,384 tokens" in text
-    assert "16,384 tokens / 331.4 ms = 49,438.7 tok/s, claimed 84,440 (+70.8% off)" in text
+    assert "16,384 tokens / 331.4 ms = 49,438.7 tok/s, claimed 84,440 (+70.8%)" in text
     assert "claimed 0.88x (that is the other way round)" in text
     assert all(len(line) <= 100 for line in lines)
 

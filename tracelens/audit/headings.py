@@ -76,6 +76,7 @@ _SETTINGS: Final = {
     "concurrency": r"concurren(?:cy|t(?: (?:requests|clients|users))?)|clients|workers|in ?flight",
     "groups": r"groups",
     "sparsity": r"sparsity",
+    "accumulation": r"(?:grad(?:ient)?s? )?acc(?:um(?:ulation)?)?(?: steps)?",
     "dtype": r"d ?type|precision(?: mode)?|data type",
     "gpu": r"gpu(?: name| model)?|device(?: name)?|hardware|accelerator",
 }  # fmt: skip
@@ -191,7 +192,11 @@ def _quantity(text: str) -> Meaning:
     statistic, rest = _statistic(rest)
     if statistic == "cv":
         quantity = quantity or SHARE
-    if not quantity and statistic in {"mean", "median", "min", "max", "std", "p90", "p95", "p99"}:
+    if (
+        not quantity
+        and not _tags(rest)
+        and statistic in {"mean", "median", "min", "max", "std", "p90", "p95", "p99"}
+    ):
         quantity = TIME
     if quantity == TIME and percent and scale is None:
         quantity = SHARE

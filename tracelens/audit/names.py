@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+from typing import TYPE_CHECKING, Final
 
 from tracelens.audit import gpus
 from tracelens.audit.interval import Interval, exact
@@ -10,7 +11,11 @@ from tracelens.audit.printed import number
 from tracelens.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tracelens.audit.sheets import Audited, Row
+
+_MOST_WAYS: Final = 16
 
 
 def of_guide(audited: Audited) -> dict[str, Interval]:
@@ -31,13 +36,13 @@ def of_guide(audited: Audited) -> dict[str, Interval]:
     return found
 
 
-def of_row(row: Row) -> dict[str, Interval]:
-    """Return the settings of a row and its numbers that have a name."""
-    found = {name: exact(min(values)) for name, values in row.settings.items()}
-    for value in row.values:
-        if value.alias and not value.second:
-            found.setdefault(value.alias, value.span)
-    return found
+def of_row(row: Row) -> Iterator[dict[str, Interval]]:
+    """Give the settings of a row and its numbers that have a name, each way to read 12K."""
+    numbers = {v.alias: v.span for v in row.values if v.alias and not v.second}
+    ways = itertools.product(*row.settings.values())
+    for way in itertools.islice(ways, _MOST_WAYS):
+        settings = {name: exact(one) for name, one in zip(row.settings, way, strict=True)}
+        yield {**numbers, **settings}
 
 
 def _exact(name: str, text: str) -> Interval:

@@ -38,6 +38,7 @@ SETTINGS: Final = frozenset(
     {
         "batch", "seq", "new_tokens", "heads", "head_dim", "d_model", "d_ff", "layers", "vocab",
         "m", "n", "k", "experts", "top_k", "gpus", "concurrency", "groups", "sparsity",
+        "accumulation",
     }
 )  # fmt: skip
 """What a row is a measurement of; these numbers are exact."""

@@ -196,7 +196,7 @@ def _margin(checked: Checked) -> str:
     margin = checked.margin
     if margin is None or checked.verdict not in BAD:
         return ""
-    return f" ({margin:+.1%} off)" if abs(margin) < _MANY else f" ({margin + 1:,.3g} times)"
+    return f" ({margin:+.1%})" if abs(margin) < _MANY else f" ({margin + 1:,.3g} times)"
 
 
 def _near(judged: Judged) -> str:

@@ -34,13 +34,14 @@ _COUNTED: Final = re.compile(
     r"(?<![\w.])(\d[\d,]*)[ -](layers?|hidden|heads?|experts?|groups|gpus|workers|clients)\b",
     re.IGNORECASE,
 )
+_TIMES_GPU: Final = re.compile(r"(?<![\w.])(\d{1,4}) ?[x×] ?(?:NVIDIA )?((?:RTX )?[A-Z]+\d+\w*)")
 _NAMES: Final = {
     "layer": "layers", "hidden": "d_model", "head": "heads", "expert": "experts",
     "workers": "concurrency", "clients": "concurrency",
 }  # fmt: skip
 _CIRCUMSTANCE: Final = re.compile(
-    r"\W*(?:config\w*|settings?|setup|workload|shapes?|param\w*|gpu|hardware|model|batch|d?type|"
-    r"precision|device)\b",
+    r"\W*(?:\d+ ?[x×]|config\w*|settings?|setup|workload|shapes?|param\w*|gpu|hardware|model|"
+    r"batch|d?type|precision|device)(?!\w)",
     re.IGNORECASE,
 )
 _SPARSE: Final = re.compile(r"spars|\b2:4\b", re.IGNORECASE)
@@ -208,6 +209,9 @@ def settings_in(text: str) -> dict[str, tuple[float, ...]]:
         setting = headings.setting(name.strip(" -")) or headings.setting(name.split()[-1])
         if setting in quantities.SETTINGS and (values := _setting(digits)):
             found.setdefault(setting, values)
+    for digits, name in _TIMES_GPU.findall(text):
+        if gpus.named(name):
+            found.setdefault("gpus", (float(digits),))
     for digits, noun in _COUNTED.findall(text):
         setting = _NAMES.get(noun.lower().rstrip("s"), _NAMES.get(noun.lower(), noun.lower()))
         if setting in quantities.SETTINGS and (values := _setting(digits)):

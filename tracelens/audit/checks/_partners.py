@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from tracelens.audit.sheets import Row, Value
 
+EFFECTIVE: Final = re.compile(r"effective|equivalent", re.IGNORECASE)
+"""Headings of rates that count work or bytes which are not there."""
+
 OF_ALL: Final = re.compile(r"elapsed|duration|wall|total", re.IGNORECASE)
 """Headings of times that are of a whole run, not of one step or request in it."""
 

@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 _NOT_OF_MEMORY: Final = re.compile(
     r"bus|alg|nvlink|pci|net|infiniband|host|h2d|d2h|l1|l2|shared|cache|disk", re.IGNORECASE
 )
+_OF_LINKS: Final = re.compile(r"all.?reduce|nccl|collective|nvlink|pcie|network", re.IGNORECASE)
 _MOVED: Final = re.compile(r"bytes|size|traffic|moved|transfer|read|writ|data", re.IGNORECASE)
 _COUNTED: Final = (1.0, 2.0)  # a copy reads and writes
 
 
 def find(audited: Audited) -> Iterator[Checked]:
     """Check every bandwidth against the memory's, and against bytes and a time beside it."""
-    for _, row in audited.rows():
+    for sheet, row in audited.rows():
         for rate in row.of(quantities.BYTES_PER_S):
+            if _OF_LINKS.search(sheet.title):
+                continue
             if not rate.unit_known or rate.relation == "<" or _NOT_OF_MEMORY.search(rate.name):
                 continue
             if rate.gpus:
@@ -45,6 +48,11 @@ def _of_memory(row: Row, rate: Value) -> Checked:
     verdict = Verdict.IMPOSSIBLE if impossible else Verdict.CONSISTENT
     if impossible and moved and min(moved) <= caches:
         verdict, how = Verdict.UNCHECKED, f"{how}; so few bytes may stay in the L2 cache"
+    elif impossible and _partners.EFFECTIVE.search(rate.name):
+        verdict, how = (
+            Verdict.UNCHECKED,
+            f"{how}; an effective rate counts bytes that are not moved",
+        )
     return stated(
         row, f"{rate.name} {rate.text}", verdict, how, rate.span.at, limit, unit=rate.quantity
     )

@@ -52,7 +52,7 @@ def _of_peak(row: Row, value: Value) -> Checked | None:
         for one in value.gpus
         for name in value.dtypes or tuple(one.matmul_flops_per_s)
         for peak in (one.rate(hardware.MATMUL + name), one.sparse_flops_per_s.get(name))
-        for count in row.settings.get("gpus", (1.0,))
+        for count in (1.0, *row.settings.get("gpus", ()))
         if peak
     }
     if not peaks:

@@ -8,7 +8,7 @@ from tracelens.audit import formula, names
 from tracelens.audit.verdicts import Check, Checked, Verdict, equal, said, stated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tracelens.audit.interval import Interval
     from tracelens.audit.sheets import Audited, Row, Value
@@ -20,17 +20,22 @@ def find(audited: Audited) -> Iterator[Checked]:
     for _, row in audited.rows():
         for value in row.values:
             if value.formula and not value.is_bound and not value.second:
-                yield _checked(row, value, {**known, **names.of_row(row)})
+                yield _checked(row, value, [{**known, **way} for way in names.of_row(row)])
 
 
-def _checked(row: Row, value: Value, known: Mapping[str, Interval]) -> Checked:
-    missing = formula.unknown_names(value.formula, known)
+def _checked(row: Row, value: Value, ways: Sequence[Mapping[str, Interval]]) -> Checked:
+    missing = formula.unknown_names(value.formula, ways[0])
     if missing:
         why = f"{value.formula}: {', '.join(missing)} is not known in this row"
         return stated(row, f"{value.name} {value.text}", Verdict.UNCHECKED, why)
     aliases = [v for v in row.values if v.alias and v.alias in value.formula]
     given = "".join(f", {one.alias} {said(one)}" for one in aliases)
-    return equal(row, value, [formula.value(value.formula, known)], f"{value.formula}{given}")
+    return equal(
+        row,
+        value,
+        [formula.value(value.formula, known) for known in ways],
+        f"{value.formula}{given}",
+    )
 
 
 CHECK = Check(find)

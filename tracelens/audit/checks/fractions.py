@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 _PERCENT: Final = r"(?P<percent>[~≈]?\s?\d{1,3}(?:\.\d+)?\s?%)"
 _COUNTS: Final = r"(?P<part>\d[\d,]*)\s?(?:/|of|out of)\s?(?P<whole>\d[\d,]*)(?![\d.,]*\d)"
 _BESIDE: Final = (
-    re.compile(rf"{_PERCENT}[^()\d%|;]{{0,40}}\(\s*{_COUNTS}\s*[^)\d]{{0,30}}\)"),
-    re.compile(rf"(?<![\d.]){_COUNTS}[^()\d%|;]{{0,20}}\(\s*{_PERCENT}[^)\d]{{0,30}}\)"),
+    re.compile(
+        rf"{_PERCENT}[^()\d%|;]{{0,40}}\(\s*{_COUNTS}\s*(?:passed|tests?|runs?|cases|files|ok|done)?\s*\)"
+    ),
+    re.compile(
+        rf"(?<![\d.]){_COUNTS}[^()\d%|;]{{0,20}}\(\s*{_PERCENT}(?:passed|tests?|runs?|cases|files|ok|done)?\s*\)"
+    ),
     re.compile(rf"(?<![\d.]){_COUNTS}\s*=\s*{_PERCENT}"),
 )
 _OF_COUNTS: Final = re.compile(r"rate|success|pass|accuracy|share|%|percent", re.IGNORECASE)

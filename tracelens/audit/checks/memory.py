@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from tracelens.audit.sheets import Audited, Row, Sheet, Value
 
 _IN_USE: Final = re.compile(r"mem|vram|footprint|allocated|reserved", re.IGNORECASE)
+_MEASURED: Final = re.compile(
+    r"^(?!.*(?:host|cpu|system)).*(?:peak|max|us(?:ed|age)|allocated|reserved)", re.IGNORECASE
+)
 _OF_A_PART: Final = re.compile(
     r"activation|kv|cache|optim|grad|host|cpu|l2|saved|delta|increase|overhead|attention",
     re.IGNORECASE,
@@ -28,7 +31,11 @@ def find(audited: Audited) -> Iterator[Checked]:
         for value in row.of(quantities.BYTES):
             if not value.unit_known or not _IN_USE.search(value.name) or value.is_bound:
                 continue
-            if value.gpus and all(one.memory_bytes for one in value.gpus):
+            if (
+                value.gpus
+                and _MEASURED.search(value.name)
+                and all(one.memory_bytes for one in value.gpus)
+            ):
                 yield _fits(row, value)
             if checked := _holds(sheet, row, value):
                 yield checked

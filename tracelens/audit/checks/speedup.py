@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from tracelens.audit import quantities
 from tracelens.audit.checks import _partners
 from tracelens.audit.interval import Interval, exact
-from tracelens.audit.verdicts import Check, Checked, equal, said
+from tracelens.audit.verdicts import Check, Checked, Verdict, equal, said
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,16 +27,36 @@ _OF_SIZE: Final = (quantities.BYTES, quantities.TIME)
 
 def find(audited: Audited) -> Iterator[Checked]:
     """Check every speed-up and reduction whose two columns are clear."""
-    for _, row in audited.rows():
-        for claim in row.of(quantities.SPEEDUP, quantities.REDUCTION):
-            if claim.is_bound or claim.formula or not claim.unit_known:
-                continue
-            kinds = _OF_SPEED if claim.quantity == quantities.SPEEDUP else _OF_SIZE
-            for kind in kinds:
-                pair = _pair(claim, _candidates(row, kind))
-                if pair:
+    for sheet in audited.sheets:
+        unsure: dict[int, list[Checked]] = defaultdict(list)
+        for row in sheet.rows:
+            for claim in row.of(quantities.SPEEDUP, quantities.REDUCTION):
+                pair = _compared(row, claim)
+                if pair and _partners.compared(*pair):
                     yield _checked(row, claim, *pair)
-                    break
+                elif pair:
+                    unsure[claim.column].append(_checked(row, claim, *pair))
+        for found in unsure.values():
+            yield from _if_they_are_compared(found)
+
+
+def _if_they_are_compared(found: list[Checked]) -> Iterator[Checked]:
+    """Give verdicts on two columns of which no heading tells that they are compared.
+
+    If half of the rows show that they are, the others are wrong; else nothing is known.
+    """
+    fine = sum(one.verdict == Verdict.CONSISTENT for one in found)
+    for one in found:
+        known = one.verdict == Verdict.CONSISTENT or fine * 2 >= len(found)
+        yield one if known else replace(one, verdict=Verdict.UNCHECKED)
+
+
+def _compared(row: Row, claim: Value) -> tuple[Value, Value] | None:
+    """Return the two numbers that a claim compares; None: it is not clear."""
+    if claim.is_bound or claim.formula or not claim.unit_known:
+        return None
+    kinds = _OF_SPEED if claim.quantity == quantities.SPEEDUP else _OF_SIZE
+    return next((pair for kind in kinds if (pair := _pair(claim, _candidates(row, kind)))), None)
 
 
 def _candidates(row: Row, kind: str) -> list[Value]:

@@ -45,7 +45,10 @@ def _checked(row: Row, rate: Value, time: Value) -> Checked:
 
 
 def _items(row: Row, quantity: str) -> list[float]:
-    """Return how many tokens or items a batch holds, each way that they may be counted."""
+    """Return how many tokens or items a batch holds, each way that they may be counted.
+
+    All GPUs may be counted or one; decoding gives one token a sequence.
+    """
     settings = row.settings
     batches = settings.get("batch", ())
     gpus = settings.get("gpus", (1.0,))
@@ -58,7 +61,11 @@ def _items(row: Row, quantity: str) -> list[float]:
         counts += [b * n for b, n in itertools.product(batches, new)]
         counts += [b * (s + n) for b, s, n in itertools.product(batches, seqs, new)]
         counts += list(settings.get("m", ())) if not counts else []
-    return counts + [count * n for count in counts for n in gpus if n > 1]
+    steps = settings.get("accumulation", (1.0,))
+    counts += list(batches) if quantity == quantities.TOKENS_PER_S and counts else []
+    for times in (gpus, steps):
+        counts += [count * n for count in counts for n in times if n > 1]
+    return counts
 
 
 CHECK = Check(find)
