@@ -168,6 +168,20 @@ def test_counters_stand_alone_where_no_ops_were_recorded(tmp_path: Path) -> None
     }  # fmt: skip
 
 
+def test_shapes_that_nvtx_carries_tell_operations_and_the_kernel_their_format(
+    tmp_path: Path,
+) -> None:
+    trace = Nsys()
+    main = trace.thread("python", pid=100, tid=100)
+    main.push("aten::mm, seq = 1, op_id = 2, sizes = [[64, 32], [32, 16]]", 0, 90)
+    main.kernel("nvjet_sm90_tst_128x256", at=10, run=(100, 200))
+
+    (row,) = costs(linked(trace, tmp_path)).to_dicts()
+
+    assert (row["name"], row["flops"], row["bytes"]) == ("aten::mm", FLOPS, None)
+    assert (row["format"], row["dtype"], row["source"]) == ("bf16", None, "shapes")
+
+
 def test_what_lists_hold_is_told_by_their_kernels(tmp_path: Path) -> None:
     trace = Profile()
     main = trace.thread("python3")

@@ -537,6 +537,9 @@ def test_an_op_without_a_formula_is_not_known() -> None:
         ("float8_e4m3fn", [], ("fp8", True)),
         ("int64", [], (None, True)),
         (None, [], (None, True)),
+        (None, ["nvjet_sm90_tst_128x256_64x4"], ("bf16", True)),
+        (None, ["nvjet_hsh_448x128", "splitKreduce"], ("fp16", True)),
+        (None, ["ampere_sgemm_128x64_tn"], ("fp32", True)),
     ],
 )
 def test_kernels_tell_whether_single_precision_went_through_tensor_cores(

@@ -219,7 +219,8 @@ def _formats(linked: Linked, work: pl.DataFrame, priced: pl.DataFrame) -> pl.Dat
     typed = kinds.with_columns(dtype(kinds["types"]).alias("dtype")).with_columns(
         dtype=pl.coalesce("dtype", listed)
     )
-    single = typed.filter(pl.col("matmul") & (pl.col("dtype") == "float32"))
+    by_name = pl.col("dtype").is_null() | (pl.col("dtype") == "float32")
+    single = typed.filter(pl.col("matmul") & by_name)
     named = linked.names.filter(pl.col("kind") == "kernel").select("name", kernel="name_id")
     seen = (
         work.filter(pl.col("kind") == "kernel")

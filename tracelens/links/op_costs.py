@@ -29,6 +29,14 @@ _PARTLY: Final = re.compile(r"embedding|gather|scatter|index|slice|select|split|
 """What Triton kernels do that may not touch all of the tensors that they were given."""
 _TENSOR_CORES: Final = re.compile(r"tf32|s1688|s16816|s161616")
 _VECTOR_UNITS: Final = re.compile(r"sgemm|simt|ffma|gemv|gemmSN|gemmk1|f32f32_f32f32|dot_kernel")
+_NAMED: Final = (
+    ("fp8", re.compile(r"e4m3|e5m2|fp8|nvjet_(?:sm\d+_)?q")),
+    ("tf32", re.compile(r"tf32")),
+    ("bf16", re.compile(r"bf16|BFloat16|bfloat16|nvjet_(?:sm\d+_)?t")),
+    ("fp16", re.compile(r"fp16|h16816|h884|hgemm|f16f16|__half|nvjet_(?:sm\d+_)?h")),
+    ("fp32", _VECTOR_UNITS),
+)
+"""What names of kernels tell of a product's number format, where nothing else does."""
 _ELEMENTS: Final = (
     ("float32", re.compile(r"OpaqueType<4u?>|<float[,> ]|, float[,> ]|lambda\(float\)")),
     ("bfloat16", re.compile(r"BFloat16|__nv_bfloat16|OpaqueType<2u?>")),
@@ -114,12 +122,16 @@ def product_format(dtype: str | None, kernels: Iterable[str]) -> tuple[str | Non
     """Return the number format in which kernels multiply, and whether that is certain.
 
     Single precision may be multiplied by tensor cores (tf32) or without them (fp32); the names
-    of kernels tell. Where they do not, it counts as tf32, the higher ceiling.
+    of kernels tell. Where they do not, it counts as tf32, the higher ceiling. Names tell all of
+    it where types were not recorded: torch.autograd.profiler.emit_nvtx writes shapes alone.
     """
-    found = FORMATS.get(dtype or "")
+    names = list(kernels)
+    if dtype is None:
+        said = (form for form, rule in _NAMED if any(rule.search(name) for name in names))
+        return next(said, None), True
+    found = FORMATS.get(dtype)
     if found != "fp32":
         return found, True
-    names = list(kernels)
     if any(_TENSOR_CORES.search(name) for name in names):
         return "tf32", True
     if any(_VECTOR_UNITS.search(name) for name in names):
