@@ -169,6 +169,25 @@ def test_causal_attention_says_that_half_was_counted() -> None:
     assert rows["aten::_cudnn_attention_backward"]["flops"] == forward["flops"] * 10 // 4
 
 
+def test_bytes_that_are_not_known_are_no_zeros(tmp_path: Path) -> None:
+    trace = Nsys()
+    trace.device(0, "NVIDIA H200")
+    main = trace.thread("python", pid=100, tid=100)
+    main.push("forward", 0, 100)
+    main.push("aten::mm, seq = 1, op_id = 2, sizes = [[640, 320], [320, 160]]", 1, 90)
+    main.kernel("nvjet_sm90_tst_128x256", at=10, run=(100, 10_100))
+    whole = linked(trace, tmp_path)
+
+    row, phase = the_row(whole, "roofline"), the_row(whole, "roofline_phases")
+    total = the_row(whole, "roofline_totals")
+
+    assert (row["bytes"], phase["bytes"], phase["mbu"], phase["intensity"]) == (None,) * 4
+    assert (total["bytes"], total["mbu_of_span"]) == (None, None)
+    assert phase["flops"] == row["flops"] == 2 * 640 * 320 * 160
+    assert phase["mfu"] == pytest.approx(total["mfu_of_span"])
+    assert phase["mfu"] == pytest.approx(row["share_of_ceiling"])
+
+
 def test_without_shapes_it_is_said_what_records_them(tmp_path: Path) -> None:
     bare = Profile()
     main = bare.thread("python3")

@@ -40,6 +40,8 @@ SUMS: Final = {
     "compute_bound_ns": pl.Int64,
     "lost_ns": pl.Int64,
     "impossible": pl.Int64,
+    "with_flops": pl.Int64,
+    "with_bytes": pl.Int64,
     "matmul_ns": pl.Float64,
     "memory_ns": pl.Float64,
 }
@@ -87,9 +89,10 @@ def of_sums(on: Ceilings | None) -> dict[str, pl.Expr]:
     Where no cost is known, or there are no ceilings to hold it against, they are null.
     """
     known = pl.col("known_ns") > 0
+    computes, moves = pl.col("with_flops") > 0, pl.col("with_bytes") > 0
     found = {
-        "mfu": pl.col("matmul_ns") / pl.col("busy_ns"),
-        "mbu": pl.col("memory_ns") / pl.col("busy_ns"),
+        "mfu": pl.when(computes).then(pl.col("matmul_ns") / pl.col("busy_ns")),
+        "mbu": pl.when(moves).then(pl.col("memory_ns") / pl.col("busy_ns")),
         "bound_ns": pl.col("bound_ns"),
         "lost_ns": pl.col("lost_ns"),
         "bound": pl.when(pl.col("compute_bound_ns") * 2 >= pl.col("bound_ns"))
@@ -99,10 +102,13 @@ def of_sums(on: Ceilings | None) -> dict[str, pl.Expr]:
     if on is None:
         found = {name: pl.lit(None) for name in found}
     return {
-        **{name: pl.when(known).then(name) for name in ("flops", "bytes")},
+        "flops": pl.when(computes).then("flops"),
+        "bytes": pl.when(moves).then("bytes"),
         **{name: pl.when(known).then(value) for name, value in found.items()},
         "known_share": (pl.col("known_ns") / pl.col("time_ns")).fill_nan(0.0),
-        "intensity": pl.when(pl.col("bytes") > 0).then(pl.col("flops") / pl.col("bytes")),
+        "intensity": pl.when(computes & (pl.col("bytes") > 0)).then(
+            pl.col("flops") / pl.col("bytes")
+        ),
     }
 
 
@@ -122,6 +128,8 @@ def _parts(row: dict[str, Any], by: list[str], on: Ceilings | None) -> dict[str,
         "known_ns": took,
         "flops": row["flops"] or 0,
         "bytes": found.bytes or 0,
+        "with_flops": int(row["flops"] is not None),
+        "with_bytes": int(found.bytes is not None),
         "matmul_ns": found.matmul_ns or 0.0,
         "memory_ns": found.memory_ns or 0.0,
         "bound_ns": bound_ns,

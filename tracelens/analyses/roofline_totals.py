@@ -59,12 +59,10 @@ def roofline_totals(linked: Linked) -> pl.DataFrame:
     span = pl.col("span_ns")
     name = None if on is None else on.device.name if on.device else on.name
     return (
-        sums.with_columns(
-            mfu_of_span=pl.col("matmul_ns") / span if on else pl.lit(None),
-            mbu_of_span=pl.col("memory_ns") / span if on else pl.lit(None),
-        )
+        sums.with_columns(**of_sums(on))
         .with_columns(
-            **of_sums(on),
+            mfu_of_span=pl.when(pl.col("mfu").is_not_null()).then(pl.col("matmul_ns") / span),
+            mbu_of_span=pl.when(pl.col("mbu").is_not_null()).then(pl.col("memory_ns") / span),
             unknown=pl.lit(_unknown(work)),
             gpu=pl.lit(name),
             ceilings=pl.lit(on.origin if on else None),
