@@ -6,6 +6,7 @@ harm. The copy buttons work in the browser alone (`assets/shell.js`), on what th
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
@@ -165,15 +166,50 @@ def table_of(
         for place, row in enumerate(rows)
     ]
     head = [html.Th(c.heading, className=_kind(c), **_data("name", c.name)) for c in kept]
-    below = [html.P(f"… and {units.count(more)} more", className="note")] if more else []
-    below += [html.P(plain(note, _LONGEST_NOTE), className="note")] if note else []
     return html.Div(
         [
             html.Div(
                 html.Table([html.Thead(html.Tr(head)), html.Tbody(body)], className="table"),
                 className="table-scroll",
             ),
-            *below,
+            *_below(more, note),
+            _copy_buttons(),
+        ],
+        className="tabled",
+    )
+
+
+def long_table(
+    columns: Sequence[Column],
+    rows: Sequence[Row],
+    *,
+    more: int = 0,
+    note: str = "",
+    decorate: Callable[[Row, Column], Cell | None] | None = None,
+) -> Any:
+    """Return what `table_of` does, put together in the browser: `assets/tables.js`.
+
+    A thousand cells that are components each hold the browser up for seconds. Nothing unfolds.
+    """
+    kept = [column for column in columns if column.shown]
+    if not rows:
+        return nothing("No rows.")
+    texts = [units.column(column.unit, [row.get(column.name) for row in rows]) for column in kept]
+    cells = [
+        [
+            _packed(column, row, text[place], decorate)
+            for column, text in zip(kept, texts, strict=True)
+        ]
+        for place, row in enumerate(rows)
+    ]
+    heads = [[column.name, column.heading, _kind(column)] for column in kept]
+    return html.Div(
+        [
+            html.Div(
+                className="table-scroll",
+                **_data("rows", json.dumps({"heads": heads, "rows": cells})),
+            ),
+            *_below(more, note),
             _copy_buttons(),
         ],
         className="tabled",
@@ -240,6 +276,19 @@ def _cell(
         more = html.Pre("\n".join(lines), className="folded")
         inside = [html.Details([html.Summary(inside), more])]
     return html.Td(inside, className=_kind(column), **_data("value", _value(row.get(column.name))))
+
+
+def _packed(
+    column: Column, row: Row, text: str, decorate: Callable[[Row, Column], Cell | None] | None
+) -> list[str | None]:
+    """Return a cell for the browser: text, value, where it leads, colour."""
+    special = (decorate(row, column) if decorate else None) or Cell()
+    return [plain(text), _value(row.get(column.name)), special.href, special.colour]
+
+
+def _below(more: int, note: str) -> list[Any]:
+    below = [html.P(f"… and {units.count(more)} more", className="note")] if more else []
+    return below + ([html.P(plain(note, _LONGEST_NOTE), className="note")] if note else [])
 
 
 def _square(colour: str) -> Any:

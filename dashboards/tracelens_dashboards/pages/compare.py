@@ -169,7 +169,14 @@ def _table(filled: Filled, of: tuple[str, str]) -> Any:
         href = _place(filled.name, row, of) if column.unit == "name" else None
         return parts.Cell(href) if href else None
 
-    return parts.table(filled, top=_ROWS, decorate=decorate)
+    shown = filled.frame.head(_ROWS)
+    return parts.long_table(
+        filled.table.columns,
+        shown.to_dicts(),
+        more=filled.frame.height - shown.height,
+        note=filled.table.note,
+        decorate=decorate,
+    )
 
 
 def _place(table: str, row: Mapping[str, Any], of: tuple[str, str]) -> str | None:

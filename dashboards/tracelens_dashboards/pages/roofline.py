@@ -217,7 +217,7 @@ def _table(opened: Opened, rows: pl.DataFrame, top: int = _ROWS) -> Any:
             return None
         return parts.Cell(_kernels_of(opened, row["name"], row["phase"]))
 
-    return parts.table_of(
+    return parts.long_table(
         [replace(column, optional=False) for column in columns],
         shown.to_dicts(),
         more=max(0, rows.height - top),
