@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.render import story
 from tracelens.reports import (
@@ -20,6 +24,19 @@ from tracelens.tables.bars import Bar, Part
 
 if TYPE_CHECKING:
     from tracelens.reports import Figure
+
+
+def _has_latex() -> bool:
+    if not shutil.which("pdflatex"):
+        return False
+    found = subprocess.run(["kpsewhich", "tikz.sty"], capture_output=True, check=False)
+    return found.returncode == 0
+
+
+needs_latex = pytest.mark.skipif(
+    not _has_latex(), reason="pdflatex with TikZ is not installed (Debian: texlive-pictures)"
+)
+"""For tests that compile a report."""
 
 HOSTILE = (
     "<script>alert(1)</script>",

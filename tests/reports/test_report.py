@@ -6,7 +6,6 @@ import csv
 import hashlib
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +19,7 @@ from tests.build import Nsys, training_step
 from tests.kineto import Profile
 from tests.kineto import training_step as torch_step
 from tests.ranks import write_ranks
+from tests.reports import story
 from tests.snapshots import training
 from tracelens import units
 from tracelens.reports.build import ORDER, sections
@@ -515,7 +515,7 @@ def test_names_of_a_recording_are_inert_in_every_format(shell: Shell, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
+@story.needs_latex
 @pytest.mark.parametrize(
     "make",
     [
@@ -548,7 +548,7 @@ def test_latex_compiles_by_itself_within_the_page(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
+@story.needs_latex
 def test_attached_files_compile_in_a_paper(shell: Shell, tmp_path: Path) -> None:
     shell("report", XL, "--attach", tmp_path / "more")
     lines = [

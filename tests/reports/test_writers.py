@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
@@ -201,7 +200,7 @@ def test_figures_lie_beside_markdown_and_nowhere_else() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
+@story.needs_latex
 def test_pdflatex_compiles_a_document_of_every_hostile_name(tmp_path: Path) -> None:
     made = [story.document(text) for text in story.HOSTILE]
     bodies = [latex(text).partition(r"\begin{document}")[2] for text in story.HOSTILE]

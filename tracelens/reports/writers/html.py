@@ -27,7 +27,7 @@ p { max-width: 60rem; } li { max-width: 60rem; margin: .25rem 0; }
 td code { white-space: nowrap; }
 .facts th { vertical-align: top; } .facts td { white-space: normal; overflow-wrap: anywhere; }
 @media print { a { color: inherit; text-decoration: none; } nav { display: none; }
-  h2, h3, figcaption { break-after: avoid; } figure { break-inside: avoid; }
+  h2, h3, figcaption { break-after: avoid; } figure:has(svg), tr { break-inside: avoid; }
   td code { white-space: normal; } td, th { padding: .1rem .35rem; white-space: normal; } }
 """
 
