@@ -67,7 +67,9 @@ def _sums(linked: Linked) -> Sums:
         firsts = part.filter(pl.col("idle_ns") == pl.col("idle_ns").max().over(key))
         both = _longest_first(pl.concat([longest_of, firsts]))
         longest_of = both.unique(key, keep="first", maintain_order=True)
-        more = pl.concat([longest, part.top_k(MOST, by="idle_ns")])
+        # Of one column that is ten times as fast as of all.
+        least = min(part["idle_ns"].top_k(MOST), default=0)
+        more = pl.concat([longest, part.filter(pl.col("idle_ns") >= least)])
         longest = _longest_first(more).head(MOST)
     return Sums(pl.concat(times), longest_of, longest)
 
