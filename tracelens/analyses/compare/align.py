@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SAME, SPELLED, USED, ALIKE = "name", "spelling", "op and shapes", "phase, calls and grid"
 OF_OP: Final = "op"
 _ALIKE_ENOUGH: Final = 0.8
+_MOST: Final = 200
 
 Use = tuple[str | None, ...]
 
@@ -177,16 +178,24 @@ class _Groups:
 
 
 def _one_by_one(left: Mapping[str, _Kernel], right: Mapping[str, _Kernel]) -> list[Pair]:
-    """Return pairs of kernels that are called alike, the most alike first."""
-    scored = sorted(
-        (-_likeness(one, two), abs(one.time - two.time), one.name, two.name)
-        for one in left.values()
-        for two in right.values()
-        if one.family == two.family and not (one.uses and two.uses)
-    )
+    """Return pairs of kernels that are called alike, the most alike first.
+
+    Of a family with very many kernels those are looked at that take most time.
+    """
+    scored = []
+    for family in sorted({kernel.family for kernel in left.values()}):
+        mine, other = (
+            [k for k in side.values() if k.family == family][:_MOST] for side in (left, right)
+        )
+        scored += [
+            (-_likeness(one, two), abs(one.time - two.time), one.name, two.name)
+            for one in mine
+            for two in other
+            if not (one.uses and two.uses)
+        ]
     taken: set[tuple[str, str]] = set()
     found: list[Pair] = []
-    for score, _, was, now in scored:
+    for score, _, was, now in sorted(scored):
         if -score >= _ALIKE_ENOUGH and not {("A", was), ("B", now)} & taken:
             taken |= {("A", was), ("B", now)}
             found.append(((was,), (now,)))

@@ -23,6 +23,14 @@ _VERDICT = (
     Column("low_ns", "interval from", "more_ns", shown=False),
     Column("high_ns", "interval to", "more_ns", shown=False),
 )
+# Beside a long name the last columns give way first in a narrow terminal.
+_BESIDE_NAMES = (
+    *(column for column in _TIMES if column.name != "difference_ns"),
+    _VERDICT[0],
+    _TIMES[2],
+    *_VERDICT[1:],
+    *_SHOWN_CALLS,
+)
 _SUMS = (
     Column("a_total_ns", "A in all", "ns", shown=False),
     Column("b_total_ns", "B in all", "ns", shown=False),
@@ -65,8 +73,8 @@ TABLES: Final = {
             Column("b_ns", "B", "ns"),
             Column("difference_ns", "difference", "more_ns"),
             Column("share", "of it", "change"),
-            Column("mostly", "mostly by", "text"),
             Column("verdict", "verdict", "text"),
+            Column("mostly", "mostly by", "text"),
             Column("slower_ns", "same kernels", "more_ns", shown=False),
             Column("calls_ns", "more calls", "more_ns", shown=False),
             Column("replaced_ns", "other kernels", "more_ns", shown=False),
@@ -100,9 +108,7 @@ TABLES: Final = {
         columns=(
             Column("kernel", "kernel (was → is)", "name"),
             Column("family", "family", "text", shown=False),
-            *_TIMES,
-            *_VERDICT,
-            *_SHOWN_CALLS,
+            *_BESIDE_NAMES,
             Column("matched", "matched by", "text", optional=True),
             Column("was", "names in A", "name", shown=False),
             Column("now", "names in B", "name", shown=False),
@@ -113,13 +119,13 @@ TABLES: Final = {
     "compare_range": Table(
         analysis="compare_range",
         title="By range, on the CPU",
-        columns=(Column("name", "range", "name"), *_TIMES, *_VERDICT, *_SHOWN_CALLS, *_SUMS),
+        columns=(Column("name", "range", "name"), *_BESIDE_NAMES, *_SUMS),
         note=f"A range inside another one counts in both. {_PER_STEP} {_NOISE}",
     ),
     "compare_op": Table(
         analysis="compare_op",
         title="By PyTorch op",
-        columns=(Column("name", "op", "name"), *_TIMES, *_VERDICT, *_SHOWN_CALLS, *_SUMS),
+        columns=(Column("name", "op", "name"), *_BESIDE_NAMES, *_SUMS),
         note=(
             "GPU work that the op launched itself (without any on the CPU: its own time there). "
             f"{_PER_STEP} {_NOISE}"

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from tracelens.analyses.compare.side import Side
 
 CAUSES: Final = {
-    "launch_bound": "idle: launching too slowly",
-    "synchronising": "idle: waiting in a CUDA call",
+    "launch_bound": "idle: slow launching",
+    "synchronising": "idle: in a blocking call",
     "no_api_call": "idle: CPU busy elsewhere",
-    "queued": "idle: launched, but waiting",
+    "queued": "idle: launched, waiting",
     "unknown": "idle: cause not known",
-    "no_work_yet": "idle: before the first or after the last work",
+    "no_work_yet": "idle: outside of all work",
 }
 _REASONS: Final = {
     "slower_ns": ("slower kernels", "faster kernels"),
@@ -229,14 +229,15 @@ def findings(a: Side, b: Side, kernels: Sequence[Mapping[str, Any]]) -> Iterator
         largest = max(replaced, key=lambda row: abs(row["difference_ns"]))
         count = units.count(len(replaced))
         change = units.column("more_ns", [largest["difference_ns"]])[0]
+        what = "kernels take" if len(replaced) > 1 else "kernel takes"
         yield (
-            f"{count} kernel{'s' * (len(replaced) != 1)} (or groups) took the place of others; the "
-            f"largest change, by {largest['matched']}: {largest['kernel']} ({change} a step)."
+            f"{count} {what} the place of others; the largest change, by {largest['matched']}: "
+            f"{largest['kernel']} ({change} a step)."
         )
     lone = [row for row in kernels if row["matched"] == ""]
     if lone:
         in_a = sum(row["verdict"] == "only in A" for row in lone)
-        yield f"Without counterpart: {in_a} kernels only in A, {len(lone) - in_a} only in B."
+        yield f"Kernels without counterpart: {in_a} only in A, {len(lone) - in_a} only in B."
     one, two = memory.highest(a), memory.highest(b)
     if one and two is not None and one != two:
         more = units.column("more_bytes", [two - one])[0]
