@@ -181,12 +181,27 @@ def memory(page: Any) -> str:
     return "#page"
 
 
+def roofline(page: Any) -> str:
+    unfold(page)
+    return "#page"
+
+
+def compare(page: Any) -> str:
+    unfold(page)
+    page.click("#compare-baseline")
+    page.wait_for_selector("[role=option]:visible")
+    page.keyboard.press("Escape")
+    return "#page"
+
+
 VISITS: Final = {
     "overview": overview,
     "timeline": timeline,
     "kernels": kernels,
     "tree": tree,
     "memory": memory,
+    "roofline": roofline,
+    "compare": compare,
 }
 
 

@@ -18,6 +18,8 @@ SHOWN: Final = {
     "kernels": "#kernel-calls .ag-row[row-id]",
     "tree": "#tree canvas[data-drawn]",
     "memory": "#memory-page[data-course-drawn]",
+    "roofline": "#roofline-shown > :not(.waiting):not([role=alert])",
+    "compare": "#compare-shown > :not(.waiting):not([role=alert])",
 }
 """Page -> what is there once it shows something."""
 
@@ -26,12 +28,15 @@ _WHY_NOT: Final = "#page [role=alert]:not([hidden])"
 
 def addresses(base: str, paths: Sequence[Path]) -> list[str]:
     """Return where each page of each recording below the paths is, in order."""
+    items = Library(list(paths)).items
+    traces = sum(item.trace is not None for item in items)
     return [
         f"{base}/{item.id}/{name}"
-        for item in Library(list(paths)).items
+        for item in items
         for name in SHOWN
         if not (name == "memory" and item.memory is None)
-        if not (name in {"timeline", "kernels", "tree"} and item.trace is None)
+        if not (name not in {"overview", "memory"} and item.trace is None)
+        if not (name == "compare" and traces < 2)
     ]
 
 
