@@ -38,6 +38,7 @@ OPS = (
     "roofline_phases",
     "roofline_totals",
 )
+BOTH = ("overview", "kernels", "memory_by_phase")
 MEMORY = (
     "devices",
     "phases",
@@ -55,6 +56,11 @@ RECORDINGS = (
     ("memory", "gpt2-small-ctx512-bf16-h200/trace.json.gz", "trace-memory", ("devices", "phases")),
     ("summarize", "gpt2-medium-ddp-h200x2", "", ("ranks", "collectives", "memory_by_phase")),
     ("memory", "oom-h200/memory.pickle.gz", "memory", (*MEMORY, "ooms")),
+    ("summarize", "capture-gpt2-xl-ctx256-h200", "", (*BOTH, "roofline_phases")),
+    ("memory", "capture-gpt2-xl-ctx256-h200", "memory", ("devices", "phases", "categories")),
+    ("summarize", "capture-gpt2-small-ctx512-stacks-h200", "", (*BOTH, "modules", "roofline")),
+    ("summarize", "capture-gpt2-small-ctx512-graph-h200", "", ("overview", "kernels", "steps")),
+    ("summarize", "capture-ddp-medium-h200x2", "", ("ranks", "collectives", "overview")),
 )
 """Command, recording, folder inside of the sample's `expected`, and tables."""
 
