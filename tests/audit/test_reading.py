@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.audit.auditing import of_text
-from tracelens.audit import mapping, sheets
+from tracelens.audit import judge, mapping, sheets
 from tracelens.audit.reading import read
 from tracelens.errors import NothingToShowError, UnreadableError
 
@@ -209,13 +209,28 @@ def test_long_lines_deep_json_and_many_columns_end_soon(tmp_path: Path) -> None:
 
     assert of(text, tmp_path).grids
     of("|" * 2_000_000, tmp_path)
+    for once in (
+        "|-",
+        " ",
+        "1,",
+        "1 + ",
+        "1/",
+        "10% (",
+        "a: ",
+        "a=1,",
+        "drops by 10% ",
+        "-",
+        "| - ",
+    ):
+        hostile = (once * (20_000 // len(once)) + "x|\n") * 20
+        judge.judged(sheets.understood(of(f"{hostile}|a|\n|-|\n|1|\n", tmp_path), mapping.NOTHING))
     of("**" * 100_000 + "`" * 500_000, tmp_path)
     of(nested, tmp_path, "x.json")
 
 
 def test_names_out_of_a_file_never_act_on_a_terminal(tmp_path: Path) -> None:
     text = (
-        "| batch | seq | \x1b[3x (ms) | \x1b[3x (tok/s) |\n|--|--|--|--|\n| 1 | 9 | 10.0 | 99 |\n"
+        "| batch | seq | \x1b[3x (ms) | \x1b[3x (tok/s) |\n|--|--|--|--|\n| 1 | 9 | 10.0 | 77 |\n"
     )
 
     (checked,) = [one for name, one in of_text(text, tmp_path).checks if name == "throughput"]

@@ -23,7 +23,7 @@ _CHANGE: Final = re.compile(
     r"lowers?|lowered|shrinks?|shrank|cuts?|increases?|increased|rises?|rose|grows?|grew|"
     r"improves?|improved|gains?|gained|up|down)\s(?:\w+\s){0,3}?(?:by\s)?"
     r"(?P<percent>[~≈]?\s?\d{1,4}(?:\.\d+)?\s?%)[^.;|%]{0,60}?"
-    rf"(?P<before>(?<![\d.]){_NUMBER})\s*(?:->|→|=>)\s*(?P<after>{_NUMBER})"
+    rf"(?P<before>(?<![\d.,]){_NUMBER})\s*(?:->|→|=>)\s*(?P<after>{_NUMBER})"
 )
 _ONE: Final = exact(1.0)
 

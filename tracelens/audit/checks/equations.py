@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _FIGURE: Final = r"\d[\d,]*(?:\.\d+)?"
 _EQUATION: Final = re.compile(
-    rf"(?:(?<![\w.\-/=^])|(?<=[A-Za-z]=))(?P<left>{_FIGURE}(?:\s*(?:[×*÷/+]|\s[x−–-]\s)\s*(?:[A-Za-z_]\w*\s*=\s*)?{_FIGURE})+)"
+    rf"(?:(?<![\w.,\-/=^])|(?<=[A-Za-z]=))(?P<left>{_FIGURE}(?:\s*(?:[×*÷/+]|\s[x−–-]\s)\s*(?:[A-Za-z_]\w*\s*=\s*)?{_FIGURE})+)"
     r"\s*=\s*(?:\*\*)?"
     rf"(?P<right>[~≈]?\s?{_FIGURE}\s?(?:[%x×+]|[kKMGT]?i?B\b|[A-Za-z]+/s\b)?)(?!\s*[×*÷/^=])"
 )

@@ -24,9 +24,9 @@ _BESIDE: Final = (
         rf"{_PERCENT}[^()\d%|;]{{0,40}}\(\s*{_COUNTS}\s*(?:passed|tests?|runs?|cases|files|ok|done)?\s*\)"
     ),
     re.compile(
-        rf"(?<![\d.]){_COUNTS}[^()\d%|;]{{0,20}}\(\s*{_PERCENT}(?:passed|tests?|runs?|cases|files|ok|done)?\s*\)"
+        rf"(?<![\d.,]){_COUNTS}[^()\d%|;]{{0,20}}\(\s*{_PERCENT}(?:passed|tests?|runs?|cases|files|ok|done)?\s*\)"
     ),
-    re.compile(rf"(?<![\d.]){_COUNTS}\s*=\s*{_PERCENT}"),
+    re.compile(rf"(?<![\d.,]){_COUNTS}\s*=\s*{_PERCENT}"),
 )
 _OF_COUNTS: Final = re.compile(r"rate|success|pass|accuracy|share|%|percent", re.IGNORECASE)
 

@@ -12,11 +12,11 @@ from tracelens.audit.reading import drawn
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_LONGEST_LINE: Final = 100_000
+_LONGEST_LINE: Final = 20_000
 _CONTEXT_LINES: Final = 12
 _HEADING: Final = re.compile(r"(#{1,6})\s+(.*?)\s*#*\s*$")
 _FENCE: Final = re.compile(r"\s{0,3}(```+|~~~+)")
-_RULE: Final = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*")
+_RULE: Final = re.compile(r"\|?(?:[ \t]*:?-+:?[ \t]*\|)*(?:[ \t]*:?-+:?[ \t]*\|?)?")
 _PIPE: Final = re.compile(r"(?<!\\)\|")
 _KEY: Final = re.compile(
     r"\s*(?:[-*+]\s+)?(?:\*\*)?([^\W\d][^:|`]{0,60}?)(?:\*\*)?\s*:(?:\*\*)?\s+(\S.*)$"
@@ -113,7 +113,7 @@ def _pipes(lines: Sequence[Line]) -> Iterator[Grid]:
     at = 0
     while at + 1 < len(lines):
         head, rule = lines[at].cells[0], lines[at + 1].cells[0]
-        if "|" not in head or "|" not in rule or not _RULE.fullmatch(rule):
+        if "|" not in head or not {"|", "-"} <= set(rule) or not _RULE.fullmatch(rule.strip()):
             at += 1
             continue
         headings = _cells(head)
