@@ -267,6 +267,28 @@ def test_force_removes_nothing_that_is_not_ours(shell: Shell, tmp_path: Path, op
     assert (folder / "thesis.docx").read_text() == "mine"
 
 
+def test_a_folder_that_cannot_be_replaced_stays_as_it_was(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = recording(tmp_path)
+    folder = tmp_path / "more"
+    folder.mkdir()
+    (folder / "old.csv").write_text("mine")
+    rename = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    said = shell("report", path, "--attach", folder, "--force")
+
+    assert (said.status, "No space left" in said.err) == (2, True)
+    assert (folder / "old.csv").read_text() == "mine"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["more", "run.sqlite"]
+
+
 def test_a_folder_of_recordings_is_not_replaced(shell: Shell, tmp_path: Path) -> None:
     table = tmp_path / "run.csv"
     folder = tmp_path / "in"
@@ -343,6 +365,37 @@ def test_a_trace_of_the_cpu_alone_is_a_report_on_the_cpu(shell: Shell, tmp_path:
     assert "CPU time of PyTorch ops" in text
     assert "GPU work in all" not in text
     assert "A step takes 100.0 µs on the CPU while it is recorded (one step" in text
+
+
+def test_without_kernels_a_report_shows_what_else_was_recorded(
+    shell: Shell, tmp_path: Path
+) -> None:
+    trace = Nsys()
+    main = trace.thread("python")
+    main.push("reader", 0, 100)
+    main.call("cudaFree_v3020", 10, 90)
+    path = trace.write(tmp_path / "run.sqlite")
+
+    said = shell("report", path)
+
+    assert said.status == 0
+    assert "`reader`" in said.out
+    assert "cudaFree" in said.out
+
+
+def test_where_graphs_hide_the_kernels_no_kernel_is_said_to_take_most_time(
+    shell: Shell, tmp_path: Path
+) -> None:
+    trace = Nsys()
+    main = trace.thread("python")
+    main.kernel("gemm", at=0, run=(10, 20))
+    main.graph(at=30, run=(40, 4_000), graph_id=1)
+    path = trace.write(tmp_path / "run.sqlite")
+
+    text = shell("report", path).out
+
+    assert "CUDA graphs launched as a whole" in text
+    assert "The kernel that takes most time" not in text
 
 
 def test_ranks_of_one_job_are_one_run(shell: Shell, tmp_path: Path) -> None:
@@ -512,6 +565,38 @@ def test_names_of_a_recording_are_inert_in_every_format(shell: Shell, tmp_path: 
         prose = re.sub(r"`+.*?`+", "", text) if suffix == "md" else text
         assert not re.search(r"(?<!\\)<script", prose)
         assert r"\input{x}" not in text or suffix != "tex"
+
+
+@pytest.mark.corpus
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nsys/mordred-rtx6000-2021.sqlite",
+        "nsys/poolformer-titan-startend.sqlite",
+        "nsys/torchrun-h100x2-after.sqlite",
+        "nsys/weather-4060-2025.5.sqlite",
+        "nsys_parquet/gpt2-small-ctx256-a100-train_pqtdir",
+        "kineto/cudagraph-replay-h200.json.gz",
+        "kineto/three-streams-overlap-h200.json.gz",
+        "memory/oom-observer-h200.pickle.gz",
+        "multirank/gpt2-medium-fsdp-h200x2",
+    ],
+)
+def test_recordings_of_other_people_become_reports(
+    shell: Shell, tmp_path: Path, corpus: Path, name: str
+) -> None:
+    said = shell("report", corpus / name, "-o", tmp_path / "r.html")
+
+    assert (said.status, said.err) == (0, "")
+    page = (tmp_path / "r.html").read_text()
+    assert hashed(corpus / name) <= set(re.findall(r"\b[0-9a-f]{64}\b", page))
+
+
+def hashed(path: Path) -> set[str]:
+    """Return the hashes of a file, or of the first files of a folder."""
+    files = sorted(p for p in path.rglob("*") if p.is_file())[:5] if path.is_dir() else [path]
+    return {hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 @pytest.mark.slow

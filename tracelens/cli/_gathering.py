@@ -48,7 +48,7 @@ class Gatherer:
 
         found = [one for place in run.found(paths) for one in self._of(place)]
         if all(one.is_empty for one in found):
-            reasons = dict.fromkeys(why for one in found for why in one.reasons())
+            reasons = dict.fromkeys(one.why_empty for one in found)
             paths_said = ", ".join(one.path for one in found)
             raise NothingToShowError(f"Nothing to report of {paths_said}: {'; '.join(reasons)}.")
         labels = _labels([one.path for one in found])
@@ -107,7 +107,8 @@ class Gatherer:
             return Run("", str(path), memory=held, why_not={"work": _NO_WORK})
         linked = link(trace, self._cut)
         _ahead(linked)
-        work = build.report(linked, self._names)
+        names = tuple(dict.fromkeys((*self._names, *build.defaults(linked))))
+        work = build.report(linked, names)
         memory, why_not = self._beside_work(trace)
         return Run("", str(path), work, memory, linked=linked, why_not=why_not)
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from tracelens.tables import Filled, Report
 
 
-_SUBSTANCE: Final = ("overview", "graphs", "copies", "steps", "ops", "cpu_phases", "ranges")
+_SUBSTANCE: Final = (
+    "overview", "graphs", "copies", "memsets", "steps", "ops", "cpu_phases", "ranges", "api",
+)  # fmt: skip
 """Tables that hold rows only where something was recorded; totals have one of zeros."""
 
 
@@ -59,10 +61,10 @@ class Run:
         """Whether there is nothing to show of it."""
         return self.memory is None and not any(map(self.table, _SUBSTANCE))
 
-    def reasons(self) -> list[str]:
-        """Return why things are missing, each reason once."""
-        told = [why for report in self.reports() for why in report.left_out.values()]
-        return list(dict.fromkeys([*self.why_not.values(), *told]))
+    @property
+    def why_empty(self) -> str:
+        """Why there is nothing to show of it."""
+        return "; ".join(dict.fromkeys([self.why_no("overview"), *self.why_not.values()]))
 
     def looked(self) -> Looked:
         """Return what the rules found, in its work and in its memory, each finding once."""

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from tracelens.reports import Block
     from tracelens.reports.subject import Run, Subject
 
-_TABLES = ("totals", "overview", "families", "graphs", "cpu_phases", "copies")
+_TABLES = ("totals", "overview", "families", "graphs", "copies")
+_WITHOUT_WORK = ("cpu_phases", "copies", "memsets", "ranges", "api")
 
 
 def _make(subject: Subject) -> list[Block]:
     def of_run(run: Run) -> Iterator[Block]:
-        worked = run.table("overview") is not None or run.table("copies") is not None
-        names = [name for name in _TABLES if name != ("cpu_phases" if worked else "totals")]
+        names = _TABLES if run.table("overview") else _WITHOUT_WORK
         tables = [found for name in names if (found := run.table(name)) is not None]
         if not tables:
             raise NothingToShowError(run.why_no("overview"))

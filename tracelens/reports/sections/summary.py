@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from tracelens.reports import Block
     from tracelens.reports.subject import Run, Subject
+    from tracelens.tables import Filled
 
 _MOST_PHASES = 4
 _MOST_FAMILIES = 4
@@ -33,7 +34,7 @@ def _of_run(run: Run) -> Iterator[Block]:
     if points:
         yield Points(points)
     elif run.is_empty:
-        raise NothingToShowError("; ".join(run.reasons()))
+        raise NothingToShowError(run.why_empty)
 
 
 def _sentences(run: Run) -> Iterator[str]:
@@ -103,14 +104,19 @@ def _families(run: Run) -> Iterator[str]:
 
 
 def _kernel(run: Run) -> Iterator[str]:
-    if (kernels := run.table("kernels")) is None:
-        return
+    kernels, graphs = run.table("kernels"), run.table("graphs")
+    if kernels is None or (graphs and graphs.frame["total_ns"].sum() > _sum(kernels)):
+        return  # most of the time is of kernels that were not recorded
     row = kernels.frame.row(0, named=True)
     calls = "1 call" if row["calls"] == 1 else f"{units.count(row['calls'])} calls"
     yield (
         f"The kernel that takes most time is {row['short_name']}: {units.time(row['total_ns'])} in "
         f"{calls}, {units.share(row['share'])} of all kernel time (table kernels)."
     )
+
+
+def _sum(kernels: Filled) -> int:
+    return int(kernels.frame["total_ns"].sum())
 
 
 def _roofline(run: Run) -> Iterator[str]:
