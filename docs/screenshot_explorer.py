@@ -24,17 +24,26 @@ SAMPLES: Final = ROOT / "samples"
 WIDTH: Final = 1280
 PICTURES: Final = {
     "overview": (
+        "gpt2-xl",
         "overview",
         ("#overview-stack .ytick", "#overview-steps .ytick"),
         960,
     ),
     "timeline": (
+        "gpt2-xl",
         "timeline?from=180000000&to=366000000&sel=275000000-361000000",
         ("#timeline[aria-busy=false] .tl-statistics",),
         830,
     ),
+    "roofline": (
+        "gpt2-small",
+        "roofline",
+        ("#roofline-figure .scatterlayer .point",),
+        1010,
+    ),
 }
-"""Name -> the page with its state, what is there once it is drawn, and the height in pixels."""
+"""Name -> how the recording's begins, the page with its state, what is there once it is drawn, and
+the height in pixels."""
 
 
 class Quiet(WSGIRequestHandler):
@@ -47,9 +56,9 @@ class Quiet(WSGIRequestHandler):
 def main() -> None:
     """Write the pictures."""
     library = Library([SAMPLES])
-    [chosen] = (item.id for item in library.items if item.title.startswith("gpt2-xl"))
     with _served(library) as base, launched() as browser:
-        for name, (place, drawn, height) in PICTURES.items():
+        for name, (recording, place, drawn, height) in PICTURES.items():
+            [chosen] = (one.id for one in library.items if one.title.startswith(recording))
             page = browser.new_page(viewport={"width": WIDTH, "height": height})
             page.goto(f"{base}/{chosen}/{place}")
             for selector in drawn:

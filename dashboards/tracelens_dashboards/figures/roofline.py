@@ -170,7 +170,7 @@ def _label(figure: Any, text: str, x: float, side: str, y: float) -> None:
         showarrow=False,
         xanchor=side,
         yanchor="bottom",
-        yshift=6,
+        yshift=10,
     )
 
 
