@@ -101,12 +101,13 @@ def samples() -> Iterator[Capture]:
 
 
 def two_gpus() -> Iterator[Capture]:
-    """Give what takes two GPUs: data-parallel training in its ways, and collectives."""
-    for way in ("naive", "flat", "overlapped", "bucketed"):
-        words = ("ddp", "--strategy", way, *TRACED)
-        yield Capture(f"ddp-{way}", words)
-    for elements in (2**18, 2**22, 2**26, 2**28):
-        yield Capture(f"allreduce-{elements}", ("allreduce", "--elements", str(elements), *TIMED))
+    """Give what takes two GPUs: data-parallel training in its ways, and all-reduce."""
+    model = ("ddp-medium", "--batch", "8", "--ctx", "512", "--dtype", "bf16", "--autocast")
+    recorders = ("--with", "timer", "--with", "torch", "--warmup", "3", "--steps", "2")
+    for way in ("torch", "naive", "flat", "overlapped", "bucketed"):
+        yield Capture(f"ddp-{way}", (*model, "--strategy", way, *recorders))
+    for size in ("1mb", "10mb", "100mb", "1gb"):
+        yield Capture(f"allreduce-{size}", (f"allreduce-{size}", *TIMED))
 
 
 PARTS: Final = {
