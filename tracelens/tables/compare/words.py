@@ -34,6 +34,8 @@ _REASONS: Final = {
 }
 _MOST_PARTS: Final = 3
 _LEAST_SHARE: Final = 0.01
+_MOST_NAMES: Final = 1
+"""Names of kernels that one row says; the JSON of a table has all."""
 
 
 def verdict(a: Side, b: Side) -> str:
@@ -205,10 +207,16 @@ def mostly(row: Mapping[str, Any]) -> str:
 
 def kernel(match: Match, short: dict[str, str]) -> str:
     """Return the short names of a row of kernels: one name, or was → is."""
-    was, now = (" + ".join(short[name] for name in names) for names in (match.was, match.now))
+    was, now = (_some([short[name] for name in names]) for names in (match.was, match.now))
     if not was or not now or match.is_same:
         return was or now
     return f"{was} → {now}"
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return names in one line: the first of them, and how many more there are."""
+    more = len(names) - _MOST_NAMES
+    return " + ".join([*names[:_MOST_NAMES], *([f"{more} more"] if more > 0 else [])])
 
 
 def gate(found: Judged) -> str:
