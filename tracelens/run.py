@@ -27,7 +27,7 @@ _SAID_BYTES: Final = 1 << 12
 _LARGEST: Final = 2**31
 _SUFFIXES: Final = (
     ".gz", ".zst", ".zip", ".json", ".sqlite", ".db", ".nsys-rep", ".qdrep", ".pickle", ".pkl",
-    ".tracelens", ".trace", ".pt",
+    ".tracelens", ".trace", ".pt", ".csv", ".ncu-rep",
 )  # fmt: skip
 _REPORTS: Final = (".nsys-rep", ".qdrep")
 _RANK: Final = re.compile(r"(?i)(?<![a-z])rank[ ._=-]?(\d+)")
@@ -265,7 +265,11 @@ def _is_exported(path: Path) -> bool:
 
 
 def _declared(folder: Path) -> Place | None:
-    """Return what run.json says that lies in the folder; None if it lists no recordings."""
+    """Return what run.json says that lies in the folder; None if it lists no recordings.
+
+    A capture does not list what Nsight Compute measured, which is no recording of the program: it
+    is found where there is nothing else.
+    """
     file = folder / MANIFEST
     try:
         said = json.loads(file.read_text(encoding="utf-8"))
@@ -275,7 +279,7 @@ def _declared(folder: Path) -> Place | None:
             "it are then found by themselves."
         ) from error
     listed = said.get("recordings") if isinstance(said, dict) else None
-    if not isinstance(listed, list):
+    if not isinstance(listed, list) or not listed:
         return None
     recordings, caveats = [], []
     for entry in listed:

@@ -11,6 +11,7 @@ from tests import kineto
 from tests.asking import linked
 from tests.build import Nsys, training_step
 from tests.kineto import Profile
+from tests.ncu import Ncu, instructions
 from tracelens import registry
 from tracelens.errors import UsageError
 from tracelens.tables import build
@@ -60,6 +61,8 @@ def test_a_table_shows_columns_that_its_analysis_has(tmp_path: Path, name: str) 
     path = trace.write(tmp_path / "run.sqlite")
     if name in OF_TORCH:
         path = torch_profile().write(tmp_path / "rank0.json")
+    if name == "kernel_counters":
+        path = Ncu().launch("gemm", 100, instructions(ffma=10)).write(tmp_path / "ncu.csv")
     filled = build.fill(linked(path), name)
 
     assert filled.frame.columns == [column.name for column in table.columns]

@@ -14,6 +14,7 @@ from tracelens.analyses import Analysis
 from tracelens.errors import NothingToShowError
 from tracelens.links.bounds import Judged, Piece, judge
 from tracelens.links.costs import costs
+from tracelens.links.counters import of_linked as counters_of
 from tracelens.links.gpu_ceilings import ceilings_of
 from tracelens.links.op_inputs import shapes
 from tracelens.links.ops import ops_of
@@ -83,9 +84,10 @@ def costs_of(linked: Linked) -> pl.DataFrame:
     Raises:
         NothingToShowError: the recording tells the cost of no work.
     """
-    if ops_of(linked) is None or linked.ops.is_empty():
+    counters = counters_of(linked)
+    if linked.ops.is_empty() or (ops_of(linked) is None and counters is None):
         raise NothingToShowError(_why_unknown(linked))
-    found = linked.once("costs", costs)
+    found = linked.once("costs", lambda of: costs(of, counters))
     if found.filter(_KNOWN).is_empty():
         raise NothingToShowError(_why_unknown(linked))
     return found
@@ -179,6 +181,11 @@ def _sum_if_known(name: str) -> pl.Expr:
 def _why_unknown(linked: Linked) -> str:
     if linked.ops.is_empty():
         return "there is no GPU work among the events"
+    if "op_counters" in linked.trace:
+        return (
+            "the counters do not tell both operations and bytes: ncu --set roofline records them "
+            "(tracelens capture --with ncu:roofline)"
+        )
     if ops_of(linked) is None:
         return (
             "what GPU work computes and moves is not in the recording: torch.profiler with "

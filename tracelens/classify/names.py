@@ -56,7 +56,8 @@ def _mangled(part: Parts, whole: str) -> str:
 
 def _function(part: Parts) -> str:
     """Write a kernel: its name and its template arguments."""
-    native = "at::native" in part.scope or "at::native" in part.inner
+    # Nsight Compute writes at:: for at::native::.
+    native = "at::native" in part.scope or "at::native" in part.inner or part.scope == "at"
     args = arguments(part.inner)
     if _WRAPPER.match(part.head) and (says := next((arg for arg in args if not _plain(arg)), None)):
         return _argument(says, native=native, depth=0)

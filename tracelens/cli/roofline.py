@@ -11,7 +11,7 @@ import click
 
 from tracelens import registry
 from tracelens.cli import _files, _options, _output, _reading
-from tracelens.errors import NothingToShowError, UsageError
+from tracelens.errors import NothingToShowError, UnreadableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,6 +27,7 @@ Examples:
   tracelens roofline trace.json.gz
   tracelens roofline trace.json.gz --phase backward --table roofline --top 0
   tracelens roofline runs/gpt2-xl-20261120-101500
+  tracelens roofline ncu.csv
   tracelens roofline trace.json.gz --ceilings ceilings.json --format markdown
   tracelens roofline trace.json.gz --figure roofline.svg
 """
@@ -108,7 +109,8 @@ def roofline(  # noqa: PLR0917 (click passes them by keyword)
     """Show how near work comes to the GPU's ceilings, and where time is lost against them.
 
     PATH is a torch.profiler trace (JSON) with record_shapes=True, whose ops tell what they compute
-    and move, or the Run folder of a workload, whose formulas tell it for any recorder.
+    and move; a table of Nsight Compute (ncu --set roofline), whose counters tell it by kernel; or
+    the Run folder of a workload, whose formulas tell it for any recorder.
     """
     from tracelens.links.linked import Cut
 
@@ -178,7 +180,12 @@ def _reports(
         step_ns = summary.step_ns(manifest) if manifest else None
         file = _with_shapes(path, manifest) if manifest and rank is None else path
         asked = tuple(dict.fromkeys((*OF_SHAPES, *MEASURED)))
-        read = _reading.reports([file], asked, cut, rank=rank, cache=cache)
+        counters = _counters(path, manifest) if manifest and file != path else None
+        read = (
+            [_with_counters(file, counters, asked, cut, cache=cache)]
+            if counters
+            else _reading.reports([file], asked, cut, rank=rank, cache=cache)
+        )
         found += [shown(report, (*names, "roofline"), parts, step_ns) for report in read]
     return found
 
@@ -198,6 +205,32 @@ def _with_shapes(path: Path, manifest: Manifest) -> Path:
     """Return the only recording with shapes of a Run folder, if there is one, else the folder."""
     files = [path / file.path for file in manifest.recordings if file.recorder == "torch"]
     return files[0] if len(files) == 1 and files[0].is_file() else path
+
+
+def _counters(path: Path, manifest: Manifest) -> Path | None:
+    """Return what Nsight Compute measured of the same program, if it lies in the Run folder."""
+    from tracelens.capture.recorders.ncu import TABLE
+
+    made = any(TABLE in one.files for one in manifest.passes)
+    return path / TABLE if made and (path / TABLE).is_file() else None
+
+
+def _with_counters(
+    file: Path, counters: Path, names: Sequence[str], cut: Cut, *, cache: bool
+) -> Report:
+    """Return the report on a recording whose kernels were measured apart as well."""
+    from tracelens.links.joined import joined
+    from tracelens.links.linked import link
+    from tracelens.readers.open import open_trace
+    from tracelens.tables import build
+    from tracelens.trace.model import Caveat
+
+    trace = open_trace(file, cache=cache)
+    try:
+        trace = joined(trace, open_trace(counters, cache=cache)).trace
+    except UnreadableError as error:
+        trace = trace.with_caveats(Caveat("missing", str(error)))
+    return build.report(link(trace, cut), names)
 
 
 def _only(report: Report, names: Sequence[str]) -> Report:

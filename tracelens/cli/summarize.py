@@ -138,7 +138,7 @@ def summarize(  # noqa: PLR0917 (click passes them by keyword)
         shown.append(build.combined(reports))
     top = top if top is not None else (10 if renderer == "text" and not tables else 20)
     _output.put(chosen.render(shown, _output.options(top, output)), output)
-    _output.say_what_is_missing(reports, names or (*build.DEFAULT, "cpu_phases"), renderer)
+    _output.say_what_is_missing(reports, names or build.MOST_TELLING, renderer)
 
 
 def _draw(reports: Sequence[Report], figure: Path) -> None:

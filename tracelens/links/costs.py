@@ -21,6 +21,8 @@ SOURCES: Final = ("counters", "shapes", "formula")
 
 COUNTERS: Final = {"op_id": pl.UInt32, "flops": pl.Int64, "bytes": pl.Int64}
 """The columns of counters: of single GPU ops, what they computed and moved to and from memory."""
+HOW_COUNTED: Final = {"matmul": pl.Boolean, "format": pl.String, "dtype": pl.String}
+"""Further columns of counters: whether it was matrix products, in which format, or which type."""
 
 _CALL: Final = ("name_id", "dims", "types", "inputs", "strides")
 _COST: Final = {
@@ -72,8 +74,8 @@ def costs(linked: Linked, counters: pl.DataFrame | None = None) -> pl.DataFrame:
 
     Args:
         linked: the trace.
-        counters: what the GPU counted of its ops (`COUNTERS`). Where it did for every kernel of a
-            call, that takes the place of shapes.
+        counters: what the GPU counted of its ops (`COUNTERS`, `HOW_COUNTED`). Where it did for
+            every kernel of a call, that takes the place of shapes.
     """
     work = _work(linked, counters)
     found = ops_of(linked)
@@ -101,15 +103,17 @@ def _work(linked: Linked, counters: pl.DataFrame | None) -> pl.DataFrame:
         inside=own_memory.fill_null(value=False),
         time_ns=pl.col("end_ns") - pl.col("start_ns"),
     )
-    if counters is None:
-        nothing = pl.lit(None, pl.Int64)
-        return work.with_columns(
-            counted_flops=nothing, counted_bytes=nothing, counted=pl.lit(value=False)
-        ).collect()
-    told = counters.lazy().select(
-        "op_id", counted_flops="flops", counted_bytes="bytes", counted=pl.lit(value=True)
+    columns = {**COUNTERS, **HOW_COUNTED}
+    known = pl.DataFrame(schema=columns)
+    if counters is not None:
+        told = [name for name in columns if name in counters.columns]
+        known = pl.concat([known, counters.select(told)], how="diagonal")
+    counted = (
+        known.lazy()
+        .drop_nulls(["flops", "bytes"])
+        .select("op_id", pl.exclude("op_id").name.prefix("counted_"), counted=pl.lit(value=True))
     )
-    joined = work.join(told, on="op_id", how="left", maintain_order="left", validate="m:1")
+    joined = work.join(counted, on="op_id", how="left", maintain_order="left", validate="m:1")
     return joined.with_columns(pl.col("counted").fill_null(value=False)).collect()
 
 
@@ -247,10 +251,12 @@ def _formats(linked: Linked, work: pl.DataFrame, priced: pl.DataFrame) -> pl.Dat
 
 def _by_name(linked: Linked, work: pl.DataFrame) -> pl.DataFrame:
     """Return the other work by the op that launched it or, without one, by its own name."""
-    named = linked.names.select("name_id", "kind", "name").unique(["name_id", "kind"])
+    named = linked.names.select("name_id", "kind", "name", "short_name").unique(["name_id", "kind"])
     summed = (
         work.filter("inside")
-        .group_by("op_name", "name_id", "kind", "phase", "counted")
+        .group_by(
+            "op_name", "name_id", "kind", "phase", "counted", *(f"counted_{n}" for n in HOW_COUNTED)
+        )
         .agg(
             time_ns=pl.col("time_ns").sum(),
             gpu_ops=pl.len().cast(pl.Int64),
@@ -260,16 +266,18 @@ def _by_name(linked: Linked, work: pl.DataFrame) -> pl.DataFrame:
         .join(named, on=["name_id", "kind"], how="left")
     )
     amount = {name: pl.when("counted").then(name) for name in ("flops", "bytes")}
-    nothing = {name: pl.lit(None, pl.String) for name in ("dims", "types", "dtype", "format")}
+    nothing = {name: pl.lit(None, pl.String) for name in ("dims", "types")}
     return _grouped(
         summed.with_columns(
             **amount,
             **nothing,
-            name=pl.coalesce("op_name", "name"),
+            name=pl.coalesce("op_name", pl.when("counted").then("short_name"), "name"),
             source=pl.when("counted").then(pl.lit("counters")),
             calls=pl.col("gpu_ops"),
             certain=pl.lit(value=True),
-            matmul=pl.lit(value=False),
+            matmul=pl.col("counted_matmul").fill_null(value=False),
+            format=pl.col("counted_format"),
+            dtype=pl.col("counted_dtype"),
             causal=pl.lit(value=False),
             alike_bytes=pl.lit(0, pl.Int64),
         )

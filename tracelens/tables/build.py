@@ -21,7 +21,7 @@ from tracelens.links.ops import ops_of
 from tracelens.tables import Column, Filled, Report, Table
 from tracelens.tables import findings as found
 from tracelens.tables.standout import MOST, looked_at, sentences
-from tracelens.tables.trust import headline, trust
+from tracelens.tables.trust import headline, is_one_at_a_time, trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 
 DEFAULT: Final = ("overview", "kernels")
 """What a summary shows when no table was named."""
+MEASURED_APART: Final = ("families", "kernel_counters")
+"""The same of kernels that were measured one at a time, whose times add up to no run."""
+
+MOST_TELLING: Final = (*DEFAULT, *MEASURED_APART, "cpu_phases")
+"""A summary without a row in any of these has nothing to show."""
 
 _EXECUTION_NOTE: Final = (
     "A kernel belongs to the phase that launched it, not to the one it ran in",
@@ -159,6 +164,8 @@ def defaults(linked: Linked) -> tuple[str, ...]:
 
     Without kernels that is, after the empty tables that say why, whatever else was recorded.
     """
+    if is_one_at_a_time(linked):
+        return MEASURED_APART
     if linked.ops.filter(pl.col("kind").is_in(["kernel", "graph"])).height:
         return DEFAULT
     kinds = set(linked.ops["kind"].unique().cast(pl.String))

@@ -8,7 +8,7 @@ TABLE = Table(
     title="Roofline by op and shape",
     columns=(
         Column("name", "op", "text"),
-        Column("shapes", "input shapes", "text"),
+        Column("shapes", "input shapes", "text", optional=True),
         Column("time_ns", "GPU time", "ns"),
         Column("lost_ns", "lost", "ns", optional=True),
         Column("share_of_ceiling", "of ceiling", "share", optional=True),

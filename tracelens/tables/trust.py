@@ -40,12 +40,20 @@ def headline(linked: Linked) -> str:
         parts.append(f"{units.count(sums['kernels'])} kernel{'s' * (sums['kernels'] != 1)}")
     if sums["graph_launches"]:
         parts.append(f"{units.count(sums['graph_launches'])} graph launches")
-    if sums["span_ns"]:
+    if is_one_at_a_time(linked):
+        parts.append(f"measured one at a time, {units.time(sums['busy_ns'])} in all")
+    elif sums["span_ns"]:
         busy, span = units.time(sums["busy_ns"]), units.time(sums["span_ns"])
         parts.append(
             f"GPU busy {busy} of {span} ({units.share(sums['busy_ns'] / sums['span_ns'])})"
         )
     return " · ".join(parts)
+
+
+def is_one_at_a_time(linked: Linked) -> bool:
+    """Tell whether kernels were measured apart from one another (Nsight Compute)."""
+    source = linked.trace.source
+    return source.facts.get("recorded_format", source.format) == "ncu"
 
 
 def trust(linked: Linked) -> tuple[str, ...]:

@@ -289,6 +289,17 @@ COUNTERS = Table(
     ),
 )
 
+OP_COUNTERS = Table(
+    "op_counters",
+    "one metric of one GPU op, as the GPU counted it (Nsight Compute)",
+    (
+        Column("op_id", pl.UInt32, "The GPU op: a row of `gpu_ops`."),
+        Column("name", pl.String, "The metric's name, such as dram__bytes.sum."),
+        Column("value", pl.Float64, "Its value, in the unit."),
+        Column("unit", pl.String, "A base unit: byte, ns, hz, cycle, inst, %, byte/s; or none."),
+    ),
+)
+
 DEVICES = Table(
     "devices",
     "one GPU, as one process saw it",
@@ -330,6 +341,7 @@ TABLES: Final[Mapping[str, Table]] = {
         STACKS,
         FRAMES,
         COUNTERS,
+        OP_COUNTERS,
         DEVICES,
         NAMES,
     )
@@ -346,6 +358,7 @@ KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "segments": ("segment_id",),
     "stacks": ("stack_id", "depth"),
     "frames": ("frame_id",),
+    "op_counters": ("op_id", "name"),
     "names": ("name_id",),
 }
 """Columns that tell the rows of a table apart, beside the row numbers of `gpu_ops` and `ranges`."""
@@ -354,5 +367,6 @@ REFERENCES: Final[Mapping[str, Mapping[str, str]]] = {
     "ops": {"range_id": "ranges", "forward": "ranges"},
     "launched_by": {"op_id": "gpu_ops", "range_id": "ranges"},
     "collectives": {"op_id": "gpu_ops"},
+    "op_counters": {"op_id": "gpu_ops"},
 }
 """Columns that hold row numbers of another table; `forward` alone may be null."""

@@ -34,6 +34,7 @@ _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     "stacks": ("stack_id", "depth", "frame_id"),
     "frames": ("frame_id",),
     "counters": ("time_ns", "name", "value"),
+    "op_counters": ("op_id", "name", "value"),
     "devices": ("device",),
     "names": ("name_id", "name"),
 }
@@ -49,6 +50,7 @@ _FILLED: Final[Mapping[str, tuple[str, ...]]] = {
     "blocks": ("segment_id",),
     "stacks": ("stack_id", "depth", "frame_id"),
     "frames": ("frame_id",),
+    "op_counters": ("op_id", "name"),
     "names": ("name_id",),
 }
 """A row in which one of these is null is set aside."""
