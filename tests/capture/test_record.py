@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -362,7 +363,10 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-def test_ctrl_c_leaves_a_run_that_can_be_read_and_resumed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_ctrl_c_or_a_signal_leaves_a_run_that_can_be_read_and_resumed(
+    tmp_path: Path, which: str
+) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     there = tmp_path / "there"
@@ -372,7 +376,7 @@ def test_ctrl_c_leaves_a_run_that_can_be_read_and_resumed(tmp_path: Path) -> Non
         [sys.executable, "-c", text], stdout=subprocess.PIPE, text=True
     ) as parent:
         _until(there)
-        parent.send_signal(signal.SIGINT)
+        parent.send_signal(getattr(signal, which))
         out, _ = parent.communicate(timeout=60)
 
     made = folders.load(folder)
@@ -382,6 +386,31 @@ def test_ctrl_c_leaves_a_run_that_can_be_read_and_resumed(tmp_path: Path) -> Non
         ("memory", "planned", ""),
     ]
     assert [file.path for file in made.recordings] == ["half.json.gz"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux ends a process with its parent")
+def test_a_capture_that_is_killed_leaves_no_program_behind(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="no torch: workloads do not run")
+    command = [sys.executable, "-m", "tracelens", "capture", "elementwise", "--device", "cpu"]
+    command += ["--with", "torch", "--steps", "1000000", "-o", str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as capture:
+        _until(tmp_path / "run" / "passes" / "torch.job.json")
+        child = _child_of(capture.pid)
+        capture.kill()
+
+    assert not _is_alive(child)
+
+
+def _child_of(pid: int) -> int:
+    """Return the child that is a recorded program and has come far enough to be ended."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    for _ in range(600):
+        for child in listed.read_text(encoding="utf-8").split():
+            with contextlib.suppress(OSError):
+                if b"torch" in Path(f"/proc/{child}/maps").read_bytes():
+                    return int(child)
+        time.sleep(0.1)
+    raise AssertionError("no program was started")
 
 
 def test_run_json_is_whole_after_each_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ status: 0 done; 2 the options cannot be had here; 4 it failed, or was stopped.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import random
 import signal
@@ -36,6 +37,7 @@ _STATUS: Final = {"usage": 2}
 _END: Final = "the end"
 _TRACED: Final = ("error", "out of memory")
 _SIGNALS: Final = ("SIGINT", "SIGTERM", "SIGHUP")
+_PR_SET_PDEATHSIG: Final = 1
 _PATIENCE_S: Final = 10.0
 """How long a signal may go unnoticed: a thread that waits for a GPU, or for another rank that is
 gone, never comes back to Python."""
@@ -113,6 +115,7 @@ class Part:
 def main() -> int:
     """Run this process's part of the pass that the environment names; return the exit status."""
     began_ns = time.perf_counter_ns()
+    _end_with_parent()
     mine = job.load(Path(os.environ[job.JOB]))
     rank = int(os.environ["RANK"]) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
     session: Session = registry.load("recorder", mine.recorder).session(mine.wanted, rank)
@@ -138,6 +141,17 @@ def main() -> int:
     if rank is not None:
         _exit(status)  # the end of Python would wait for ranks that wait for this one
     return status
+
+
+def _end_with_parent() -> None:
+    """Let Linux end this process with the capture that started it, should that be killed.
+
+    Steps that nobody waits for would keep the GPU. Of a profiler's own children the profiler takes
+    care. (prctl(2), PR_SET_PDEATHSIG)
+    """
+    if sys.platform == "linux" and os.environ.get(job.PARENT) == str(os.getppid()):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _workload(mine: Job) -> workload.Workload:

@@ -13,6 +13,8 @@ from tracelens.capture.recorder import Made, Wanted  # noqa: TC001 (msgspec read
 
 JOB: Final = "TRACELENS_JOB"
 """Names the file with the job in the environment of a program that is recorded."""
+PARENT: Final = "TRACELENS_CAPTURE_PID"
+"""Tells there which process waits for it."""
 
 
 @dataclass(frozen=True)

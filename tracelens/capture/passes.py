@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -17,7 +18,7 @@ from tracelens.capture.folder import Pass
 from tracelens.errors import CaptureError, TracelensError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from tracelens.capture.folder import State
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tracelens.capture.plan import Plan, Planned, Request
     from tracelens.capture.recorder import Made, Recorder
 
+_ENDING: Final = ("SIGTERM", "SIGHUP")
 _GRACE_S: Final = 20.0
 _POLL_S: Final = 0.05
 _LOOK_S: Final = 1.0
@@ -126,7 +128,7 @@ def run(
     job_file = jobs.save(job)
     command = planned.recorder.command(plans.program(request), wanted)
     variables = plans.environment(request, planned, job_file, os.environ)
-    variables |= planned.recorder.environment(wanted)
+    variables |= planned.recorder.environment(wanted) | {jobs.PARENT: str(os.getpid())}
     log = folder / "logs" / f"{planned.name}.log"
     log.parent.mkdir(exist_ok=True)
     began = time.perf_counter()
@@ -177,13 +179,34 @@ def _run(
     with process, log.open("rb") as written:
         ended = ""
         try:
-            ended = _watched(process, written, limits, echo=echo)
+            with _as_interrupts():
+                ended = _watched(process, written, limits, echo=echo)
         except KeyboardInterrupt:
             ended = "interrupted"
         if ended:
             _end(process)
         _shown(written, echo=echo)
         return _End(process.wait(), ended, log)
+
+
+@contextlib.contextmanager
+def _as_interrupts() -> Iterator[None]:
+    """Let what would end this process at once be a Ctrl-C: the program is to end with it."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    ours = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        ours = []  # which alone may say what a signal does
+    ours = [which for which in ours if signal.getsignal(which) is signal.SIG_DFL]
+    for which in ours:
+        signal.signal(which, interrupt)
+    try:
+        yield
+    finally:
+        for which in ours:
+            signal.signal(which, signal.SIG_DFL)
 
 
 def _watched(
