@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -59,6 +61,21 @@ def test_top_cuts_rows_and_says_what_they_amount_to() -> None:
 
     assert "  … and 2 more rows (share 16 %) — --top 0 shows all\n" in text
     assert "optimizer  " not in text
+
+
+def test_shares_that_are_not_of_one_whole_are_not_added_up() -> None:
+    of_two_ranks = story.phases().frame.with_columns(share=pl.Series([0.9, 0.1, 0.8, 0.2]))
+    filled = replace(story.phases(), frame=of_two_ranks)
+
+    assert "  … and 2 more rows — --top 0 shows all\n" in rendered(story.report(filled), top=2)
+
+
+def test_shares_of_each_phase_are_not_added_up() -> None:
+    of_phase = Column("share", "of phase", "share")
+    columns = (*story.PHASES.columns[:-1], of_phase)
+    filled = replace(story.phases(), table=replace(story.PHASES, columns=columns))
+
+    assert "  … and 2 more rows — --top 0 shows all\n" in rendered(story.report(filled), top=2)
 
 
 def test_all_rows_are_shown_for_no_top() -> None:

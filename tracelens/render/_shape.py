@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MORE = "…"
 _NAME_CELLS = 34  # what a name keeps before columns are left out for it
 _TEXT_CELLS = 12
+_WHOLE = 1 + 1e-6  # what shares of one whole may add up to, with rounding
 _SELECTORS = "\ufe0e\ufe0f"
 
 
@@ -199,10 +200,13 @@ def _cut(filled: Filled, height: int) -> str:
 
 
 def _share_of_cut(filled: Filled, height: int) -> str:
-    """Return what the missing rows amount to, where the column `share` tells it."""
-    if not any(c.name == "share" and c.unit == "share" for c in filled.table.columns):
+    """Return what the missing rows amount to, where the column `share` is of one whole."""
+    if not any(c.name == c.heading == c.unit == "share" for c in filled.table.columns):
         return ""
-    return f" (share {units.share(float(filled.frame['share'][height:].sum()))})"
+    shares = filled.frame["share"]
+    if shares.sum() > _WHOLE:  # as where each of several ranks has a whole of its own
+        return ""
+    return f" (share {units.share(float(shares[height:].sum()))})"
 
 
 def _dropped(table: Shown, kept: Container[str]) -> str:
