@@ -249,3 +249,25 @@ def test_names_of_ops_are_inert_in_every_format(shell: Shell, tmp_path: Path) ->
     json.loads(shell("roofline", path, "-f", "json").out)
     # Without FLOP there is no point to draw.
     assert shell("roofline", path, "--figure", page).status == 4
+
+
+def test_what_is_lost_below_one_ceiling_is_said_once(shell: Shell, tmp_path: Path) -> None:
+    found = Profile()
+    found.device(0, "NVIDIA H200")
+    main = found.thread("python3")
+    for at, size, took in ((0, 4096, 200_000), (MS, 2048, 100_000)):
+        main.op("aten::mm", at + 1_000, at + 20_000, dims=[[size, size]] * 2, types=HALF)
+        main.kernel("nvjet_tst", at=at + 10_000, run=(at + 20_000, at + 20_000 + took))
+    recording = found.write(tmp_path / "trace.json")
+    by_shape = shell("roofline", recording, "-f", "json").json["tables"]["roofline"]
+    lost = sum(row["lost_ns"] for row in by_shape)
+
+    said = " ".join(shell("roofline", recording).out.split())
+
+    assert lost == pytest.approx(300_000 - 1e9 * 2 * (4096**3 + 2048**3) / 989.4e12, abs=50)
+    assert (
+        f"What matmul.bf16 bounds reaches {100 - lost / 3_000:.0f} % of it and loses "
+        f"{lost / 1_000:.1f} µs, {lost / 3_000:.0f} % of GPU time; "
+        "aten::mm of 2048x2048, 2048x2048 loses most, 82.6 µs at 17 %."
+    ) in said
+    assert "aten::mm of 4096x4096" not in said

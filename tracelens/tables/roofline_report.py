@@ -25,9 +25,12 @@ TABLES: Final = (*OF_SHAPES, *OF_FORMULAS)
 MEASURED: Final = ("phases", "steps")
 """The tables that formulas are held against."""
 
+_LATENCY: Final = "latency"
 _MOST: Final = 3
 _WORTH: Final = 0.01
-"""A row that loses a smaller share of the time is not worth a sentence."""
+"""What loses a smaller share of the time is not worth a sentence."""
+_ALL: Final = 0.995
+"""Of GPU time: where so much is known, the rest is not worth its names."""
 
 _SHAPED: Final = {
     "roofline_formulas": Table(
@@ -152,7 +155,8 @@ def _of_first_rank(frame: pl.DataFrame) -> tuple[pl.DataFrame, str]:
 
 
 def _of_all(row: dict[str, Any]) -> Iterator[str]:
-    rest = f" Not known: {row['unknown']}." if row["unknown"] else ""
+    is_all = row["known_share"] >= _ALL
+    rest = f" Not known: {row['unknown']}." if row["unknown"] and not is_all else ""
     yield f"Roofline knows the cost of {units.share(row['known_share'])} of GPU time.{rest}"
     if row["mfu"] is not None:
         yield (
@@ -169,21 +173,42 @@ def _of_all(row: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_ops(frame: pl.DataFrame) -> Iterator[str]:
-    """Give what loses most time, of those that lose a share worth a word."""
+    """Give the ceilings below which most time is lost, of those that lose a share worth a word."""
     total = int(frame["time_ns"].sum()) or 1
-    for row in frame.head(_MOST).to_dicts():
-        lost = row["lost_ns"] or 0
-        if lost < _WORTH * total or row["bound"] is None:
-            continue
-        reached = units.share(row["share_of_ceiling"])
-        what = f"{row['name']} of {row['shapes']}" if row["shapes"] else row["name"]
+    bounded = frame.drop_nulls("bound").with_columns(
+        of=pl.when(pl.col("bound") == _LATENCY).then(pl.lit(_LATENCY)).otherwise("ceiling")
+    )
+    groups = bounded.partition_by("of", maintain_order=True)
+    for rows in sorted(groups, key=_lost, reverse=True)[:_MOST]:
+        if _lost(rows) >= _WORTH * total:
+            yield _of_ceiling(rows, total)
+
+
+def _of_ceiling(rows: pl.DataFrame, total: int) -> str:
+    """Return what the calls that one ceiling bounds lose, and which of them loses most."""
+    took, lost = int(rows["time_ns"].sum()), _lost(rows)
+    first = rows.row(0, named=True)
+    name = f"{first['name']} of {first['shapes']}" if first["shapes"] else first["name"]
+    loses = f"{units.time(lost)}, {units.share(lost / total)} of GPU time"
+    reached = units.share((took - lost) / took)
+    is_latency = first["of"] == _LATENCY
+    mean = units.time(took / int(rows["kernels"].sum()))
+    if rows.height == 1:
         why = (
-            f"its kernels last {units.time(row['time_ns'] / row['kernels'])}, too short to fill "
-            "the GPU"
-            if row["bound"] == "latency"
-            else f"it reaches {reached} of its ceiling ({row['ceiling']})"
+            f"its kernels last {mean}, too short to fill the GPU"
+            if is_latency
+            else f"it reaches {reached} of its ceiling ({first['ceiling']})"
         )
-        yield f"{what} loses {units.time(lost)}, {units.share(lost / total)} of GPU time: {why}."
+        return f"{name} loses {loses}: {why}."
+    most = f"{name} loses most, {units.time(first['lost_ns'])}"
+    if is_latency:
+        return f"Kernels of {mean} on average, too short to fill the GPU, lose {loses}; {most}."
+    at = units.share(first["share_of_ceiling"])
+    return f"What {first['of']} bounds reaches {reached} of it and loses {loses}; {most} at {at}."
+
+
+def _lost(rows: pl.DataFrame) -> int:
+    return int(rows["lost_ns"].sum())
 
 
 def _of_step(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
