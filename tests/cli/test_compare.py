@@ -501,3 +501,13 @@ def test_ranges_are_compared_by_their_time_on_the_cpu(shell: Shell, tmp_path: Pa
     assert (row["name"], row["a_ns"], row["b_ns"], row["b_calls"]) == ("attention", 2_000, 2_500, 2)
     assert row["verdict"] == "slower"
     assert row["difference_ns"] == 500
+
+
+def test_a_profiler_that_slows_steps_down_is_told(shell: Shell) -> None:
+    """131 ms a step with stacks, 31 without; the replayed graph is hardly slowed down."""
+    both = (SAMPLES / f"capture-gpt2-small-ctx512-{of}-h200" for of in ("stacks", "graph"))
+
+    said = shell("compare", *both, "-f", "json").json
+
+    (slowed,) = [text for text in said["warnings"] if "under the profiler" in text]
+    assert slowed.startswith("A: under the profiler a step takes 130.8 ms instead of 31.4 ms")

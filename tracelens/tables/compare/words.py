@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import mean
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
@@ -33,6 +34,8 @@ _REASONS: Final = {
     "hidden_ns": ("less overlap", "more overlap"),
 }
 _MOST_PARTS: Final = 3
+_SLOWED: Final = 1.25
+"""Steps that a profiler lengthens more than so tell as much of it as of the program."""
 _LEAST_SHARE: Final = 0.01
 _MOST_NAMES: Final = 1
 """Names of kernels that one row says; the JSON of a table has all."""
@@ -161,6 +164,7 @@ def caveats(a: Side, b: Side) -> Iterator[str]:
     yield from (f"A and B: {text}" for text in both)
     for mark, of, place in (("A", a, 0), ("B", b, 1)):
         yield from (f"{mark}: {text}" for text in of.caveats if text not in both)
+        yield from (f"{mark}: {text}" for text in _slowed(a, b, place))
         pair = measures.of(a, b, "total")
         if pair and noise.is_dependent(pair[place]):
             yield (
@@ -170,6 +174,20 @@ def caveats(a: Side, b: Side) -> Iterator[str]:
             )
     if why := memory.why_unlike(a, b):
         yield why[0].upper() + why[1:] + "."
+
+
+def _slowed(a: Side, b: Side, place: int) -> Iterator[str]:
+    """Give what the profiler did to one side's steps, if much."""
+    recorded = measures.of(a, b, "recorded") if measures.is_timed(a, b) else None
+    timed = measures.of(a, b, "total")
+    if recorded is None or timed is None:
+        return
+    with_, without = (mean(pair[place]) for pair in (recorded, timed))
+    if with_ > _SLOWED * without:
+        yield (
+            f"under the profiler a step takes {units.time(round(with_))} instead of "
+            f"{units.time(round(without))}: idle time is mostly the profiler's doing."
+        )
 
 
 def part(row: Mapping[str, Any]) -> str:
