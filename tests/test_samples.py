@@ -28,15 +28,14 @@ WORK = (
     "streams",
     "devices",
 )
+ROOFLINE = ("roofline", "roofline_phases", "roofline_totals")
 OPS = (
     "ops",
     "ops_by_shape",
     "modules",
     "module_classes",
     "memory_by_op",
-    "roofline",
-    "roofline_phases",
-    "roofline_totals",
+    *ROOFLINE,
 )
 BOTH = ("overview", "kernels", "memory_by_phase")
 MEMORY = (
@@ -55,6 +54,14 @@ RECORDINGS = (
     ("memory", "gpt2-small-ctx512-bf16-h200/memory.pickle.gz", "memory", MEMORY),
     ("memory", "gpt2-small-ctx512-bf16-h200/trace.json.gz", "trace-memory", ("devices", "phases")),
     ("summarize", "gpt2-medium-ddp-h200x2", "", ("ranks", "collectives", "memory_by_phase")),
+    (
+        "summarize",
+        "gpt2-small-1layer-ncu-h200/ncu.csv.gz",
+        "ncu",
+        ("kernel_counters", "families", "kernels", "launch_shapes", "devices", *ROOFLINE),
+    ),
+    ("roofline", "gpt2-small-1layer-ncu-h200", "run", ROOFLINE),
+    ("summarize", "gpt2-small-1layer-ncu-h200/trace.json.gz", "trace", ROOFLINE),
     ("memory", "oom-h200/memory.pickle.gz", "memory", (*MEMORY, "ooms")),
     ("summarize", "capture-gpt2-xl-ctx256-h200", "", (*BOTH, "roofline_phases")),
     ("memory", "capture-gpt2-xl-ctx256-h200", "memory", ("devices", "phases", "categories")),

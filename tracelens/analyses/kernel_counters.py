@@ -59,7 +59,7 @@ def kernel_counters(linked: Linked) -> pl.DataFrame:
         .agg(
             pl.len().cast(pl.Int64).alias("launches"),
             total_ns=pl.col("took_ns").sum(),
-            format=pl.col("format").drop_nulls().first(),
+            format=pl.col("format").filter(pl.col("tensor_ops") > 0).drop_nulls().first(),
             **{name: _all_of(name) for name in _AMOUNTS},
             **{name: _mean(name) for name in _SHARES},
         )
@@ -89,7 +89,8 @@ def _mean(name: str) -> pl.Expr:
     """Return the mean over time, of the launches that have a value."""
     weight = pl.when(pl.col(name).is_not_null()).then(pl.col("took_ns"))
     mean = (pl.col(name) * weight).sum() / weight.sum()
-    return pl.when(weight.sum() > 0).then(mean).otherwise(pl.col(name).mean())
+    # ncu prints hundredths of a percent; further digits depend on the order of summation.
+    return pl.when(weight.sum() > 0).then(mean).otherwise(pl.col(name).mean()).round(6)
 
 
 ANALYSIS = kernel_counters

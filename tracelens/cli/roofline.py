@@ -211,8 +211,12 @@ def _counters(path: Path, manifest: Manifest) -> Path | None:
     """Return what Nsight Compute measured of the same program, if it lies in the Run folder."""
     from tracelens.capture.recorders.ncu import TABLE
 
-    made = any(TABLE in one.files for one in manifest.passes)
-    return path / TABLE if made and (path / TABLE).is_file() else None
+    named = [path / name for one in manifest.passes for name in one.files if name in _tables(TABLE)]
+    return next((file for file in named if file.is_file()), None)
+
+
+def _tables(name: str) -> tuple[str, str]:
+    return name, f"{name}.gz"
 
 
 def _with_counters(

@@ -147,10 +147,14 @@ def _why_not(mine: pl.DataFrame, measured: pl.DataFrame) -> str:
     if mine.is_empty() or measured.is_empty():
         return "one of the recordings has no kernels"
     place = _first_difference(mine, measured) or 0
-    return (
-        f"kernel {place + 1} is {mine['head'][place][:60]} in the one recording and "
-        f"{measured['head'][place][:60]} in the other"
-    )
+    one, other = (_said(some, place) for some in (mine, measured))
+    return f"kernel {place + 1} is {one} in the one recording and {other} in the other"
+
+
+def _said(kernels: pl.DataFrame, place: int) -> str:
+    row = kernels.row(place, named=True)
+    grid, block = ([row[f"{what}_{axis}"] for axis in "xyz"] for what in ("grid", "block"))
+    return row["head"][:60] if None in (*grid, *block) else f"{row['head'][:60]} {grid} {block}"
 
 
 def _and_sizes(measured: pl.DataFrame) -> str:

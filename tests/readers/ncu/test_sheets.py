@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.ncu import Ncu
+from tests.ncu import Ncu, instructions
+from tracelens import run
+from tracelens.__main__ import run as command
 from tracelens.errors import UnreadableError
 from tracelens.readers.ncu.numbers import Numbers
 from tracelens.readers.ncu.units import unit
@@ -288,6 +290,28 @@ def test_other_tables_are_not_ours(tmp_path: Path) -> None:
 
     assert not is_recording(path)
     assert is_recording(Ncu().launch("a").write(tmp_path / "ncu.csv"))
+
+
+def test_a_run_folder_with_nothing_else_is_its_table(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"recordings": []}')
+    (tmp_path / "ncu.ncu-rep").write_bytes(b"NVR\0")
+    table = Ncu().launch("a").write(tmp_path / "ncu.csv")
+
+    (place,) = run.found([tmp_path])
+
+    assert [recording.path for recording in place.recordings] == [table]
+
+
+@pytest.mark.parametrize("target", ["parquet", "nsys-sqlite"])
+def test_counters_survive_an_export(tmp_path: Path, target: str) -> None:
+    table = Ncu().launch("a", 5, instructions(ffma=7)).launch("b", 6, {"dram__bytes.sum": "9"})
+    path = table.write(tmp_path / "ncu.csv")
+    out = tmp_path / ("tables" if target == "parquet" else "run.sqlite")
+
+    assert command(["export", str(path), "--to", target, "-o", str(out)]) == 0
+
+    again, before = (open_trace(place, cache=False) for place in (out, path))
+    assert values(again) == values(before)
 
 
 def test_a_unit_is_what_it_was_when_it_is_in_base_units() -> None:

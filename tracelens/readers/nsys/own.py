@@ -77,7 +77,8 @@ def tables(gather: Gather, found: Mapping[str, pl.LazyFrame | None]) -> dict[str
 def _sound(gather: Gather, name: str, numbers: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """Return the rows of a table that joins can rely on; the others are counted."""
     schema = MODEL[name].schema()
-    texts = [column for column, dtype in schema.items() if dtype == pl.String]
+    # SQLite writes numbers that are no integers as text, too: with 15 digits.
+    texts = [column for column, dtype in schema.items() if dtype in (pl.String, pl.Float64)]
     decoded = [_decoded(text) for text in texts]
     rows = gather.read(
         table(name),
