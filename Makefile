@@ -27,6 +27,8 @@ demo: .venv/.package
 	@echo "  $(BIN)/tracelens summarize $(SMALL)/trace.json.gz --table ops"
 	@echo "  $(BIN)/tracelens memory $(SMALL)/memory.pickle.gz"
 	@echo "  $(BIN)/tracelens summarize samples/gpt2-medium-ddp-h200x2"
+	@echo "  $(BIN)/tracelens roofline samples/capture-gpt2-xl-ctx256-h200 --ceilings samples/ceilings-h200.json"
+	@echo "  $(BIN)/tracelens report samples/capture-gpt2-xl-ctx256-h200 -o report.html"
 	@echo "  $(BIN)/tracelens summarize YOUR.sqlite    (nsys export --type sqlite YOUR.nsys-rep)"
 	@echo "  $(BIN)/tracelens list workloads           (to record them: $(BIN)/pip install -e '.[capture]')"
 	@echo "  $(BIN)/tracelens explore samples          (first: $(BIN)/pip install -e '.[explore]')"
