@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 Row = tuple[str, str]
 
 _SMI: Final = {
-    "driver_version": "driver",
-    "power.limit": "power limit",
-    "power.draw": "power draw before the run",
-    "temperature.gpu": "temperature before the run (°C)",
-    "clocks.sm": "SM clock before the run",
-    "clocks.max.sm": "highest SM clock",
-    "clocks.mem": "memory clock before the run",
-    "clocks.max.mem": "highest memory clock",
-    "mig.mode.current": "MIG",
+    "driver_version": ("driver", "{}"),
+    "power.limit": ("power limit", "{} W"),
+    "power.draw": ("power draw before the run", "{} W"),
+    "temperature.gpu": ("temperature before the run", "{} °C"),
+    "clocks.sm": ("SM clock before the run", "{} MHz"),
+    "clocks.max.sm": ("highest SM clock", "{} MHz"),
+    "clocks.mem": ("memory clock before the run", "{} MHz"),
+    "clocks.max.mem": ("highest memory clock", "{} MHz"),
+    "mig.mode.current": ("MIG", "{}"),
 }
 _UNKNOWN: Final = (None, "", "N/A", "[N/A]", "[Not Supported]")
 
@@ -44,7 +44,9 @@ def machine(told: Manifest) -> Iterator[Row]:
     facts = told.machine
     for row in map(mapping, listed(facts.get("nvidia_smi"))[:1]):
         yield from (
-            (said, str(row[key])) for key, said in _SMI.items() if row.get(key) not in _UNKNOWN
+            (said, form.format(row[key]))
+            for key, (said, form) in _SMI.items()
+            if row.get(key) not in _UNKNOWN
         )
     if facts.get("cuda"):
         yield "CUDA of PyTorch", str(facts["cuda"])
