@@ -44,7 +44,7 @@ def machine(told: Manifest) -> Iterator[Row]:
     facts = told.machine
     for row in map(mapping, listed(facts.get("nvidia_smi"))[:1]):
         yield from (
-            (said, form.format(row[key]))
+            (said, _with_unit(form, str(row[key])))
             for key, (said, form) in _SMI.items()
             if row.get(key) not in _UNKNOWN
         )
@@ -62,6 +62,11 @@ def machine(told: Manifest) -> Iterator[Row]:
         yield "host", ", ".join(host)
     if environment := mapping(facts.get("environment")):
         yield "environment", " ".join(f"{k}={v}" for k, v in environment.items())
+
+
+def _with_unit(form: str, value: str) -> str:
+    """Return what nvidia-smi said, with its unit unless it said that, too."""
+    return form.format(value) if value.replace(".", "", 1).isdigit() else value
 
 
 def job(told: Manifest) -> Iterator[Row]:
