@@ -196,7 +196,8 @@ def _unknown(path: Path, head: bytes) -> str:
     return (
         f"{name} is in no format that tracelens knows: it reads Nsight Systems exports "
         "(nsys export --type sqlite FILE.nsys-rep), torch.profiler's JSON "
-        "(prof.export_chrome_trace) and memory snapshots (torch.cuda.memory._dump_snapshot)."
+        "(prof.export_chrome_trace), memory snapshots (torch.cuda.memory._dump_snapshot) and "
+        "Nsight Compute's tables (ncu --import FILE.ncu-rep --page raw --csv)."
     )
 
 
