@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from tracelens.trace.model import Trace
 
-LIKE = {"args": {"grid": [1, 1, 1], "block": [128, 1, 1]}}
+LIKE: Any = {"args": {"grid": [1, 1, 1], "block": [128, 1, 1]}}
 """The size of launches that `Ncu` gives, too."""
-MM = {"dims": [[64, 64], [64, 64]], "types": ["float", "float"]}
+MM: Any = {"dims": [[64, 64], [64, 64]], "types": ["float", "float"]}
 
 
 def counted(folder: Path, *launches: Mapping[str, str], name: str = "k") -> list[dict[str, Any]]:

@@ -121,7 +121,8 @@ def test_values_become_base_units(
     trace = open_trace(table.write(tmp_path / "ncu.csv"), cache=False)
 
     found, unit_of = values(trace)[0, "sm__x.sum"]
-    assert (pytest.approx(found), unit_of) == (value, base)
+    assert found == pytest.approx(value)
+    assert unit_of == base
     assert ("not known here" in said(trace)) == (written == "furlong")
     assert ("rounded to two decimals" in said(trace)) == (
         written[:1] in "KTGum" or written in ("byte/ns", "cycle/nsecond")
@@ -175,6 +176,36 @@ def test_values_that_are_no_numbers_are_counted(tmp_path: Path) -> None:
     assert "damaged: 1 values are no numbers, and were set aside: sm__x.sum" in said(trace)
     assert "could not measure everywhere: sm__y.sum" in said(trace)
     assert trace.source.facts["launch__policy"] == "Spread"
+
+
+def test_words_that_differ_between_launches_are_not_taken_for_all(tmp_path: Path) -> None:
+    table = Ncu()
+    for word in ("Spread", "Balance"):
+        table.launch("k", metrics={"launch__policy": word})
+
+    trace = open_trace(table.write(tmp_path / "ncu.csv"), cache=False)
+
+    assert trace.source.facts["launch__policy"] == "(several)"
+
+
+@pytest.mark.parametrize("form", ["html", "csv", "text"])
+def test_hostile_names_are_inert(
+    tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "=cmd|' /C calc'!A0<script>alert(1)</script>\x1b[31m"
+    path = (
+        Ncu(device="<img src=x>")
+        .launch(hostile, 5, instructions(ffma=7))
+        .write(tmp_path / "ncu.csv")
+    )
+
+    status = command(["summarize", str(path), "-t", "kernel_counters", "-f", form, "--no-cache"])
+
+    out = capsys.readouterr().out
+    assert status == 0
+    assert "\x1b" not in out
+    assert not any(line.startswith(("=", '"=')) for line in out.splitlines())
+    assert form != "html" or ("<script>alert" not in out and "<img" not in out)
 
 
 def test_a_table_that_was_cut_keeps_its_whole_rows(tmp_path: Path) -> None:

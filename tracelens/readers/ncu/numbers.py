@@ -30,6 +30,7 @@ _UNMEASURED: Final = (
     "not available",
 )
 _LISTED: Final = 4
+_SEVERAL: Final = "(several)"
 
 
 class Numbers:
@@ -67,7 +68,7 @@ class Numbers:
         return self._in_base_units(valued.drop_nulls("value"))
 
     def words(self) -> dict[str, str]:
-        """Return the first text of each metric none of whose values is a number."""
+        """Return the text of each metric none of whose values is a number."""
         return {name: text for name, text in self._words.items() if name not in self._numeric}
 
     def caveats(self) -> Iterator[tuple[str, str]]:
@@ -116,13 +117,13 @@ class Numbers:
         is_blank = pl.col("text").str.strip_chars() == ""
         self._unmeasured.update(without.filter(gone & ~is_blank)["name"].unique())
         rest = without.filter(~gone)
-        for name, count, text in (
-            rest.group_by("name", maintain_order=True)
-            .agg(pl.len(), pl.col("text").first())
-            .iter_rows()
-        ):
+        said = rest.group_by("name", maintain_order=True).agg(
+            pl.len(), first=pl.col("text").first(), kinds=pl.col("text").n_unique()
+        )
+        for name, count, first, kinds in said.iter_rows():
             self._odd[name] += count
-            self._words.setdefault(name, text)
+            is_one = kinds == 1 and self._words.get(name, first) == first
+            self._words[name] = first if is_one else _SEVERAL
 
     def _in_base_units(self, valued: pl.DataFrame) -> pl.DataFrame:
         written = valued["unit"].unique().to_list()

@@ -44,7 +44,7 @@ class Sheet:
     Attributes:
         launches: a row per launch, in order: `LAUNCH`, as text, null where not recorded.
         counters: launch (row of `launches`), name, value and unit of every metric.
-        words: the values of metrics that are no numbers, by name: those of the first launch.
+        words: the values of metrics that are no numbers, by name; `(several)` where they differ.
         said: what was set aside, and what else a reader of the numbers must know: kind and text.
         version: of ncu, where known.
     """
@@ -166,7 +166,6 @@ class _Reading:
         metrics = [name for name in columns if name not in LAUNCH and _METRIC.match(name)]
         ignored = [name for name in columns if name not in LAUNCH and name not in set(metrics)]
         launches, counters = [], []
-        words: dict[str, str] = {}
         count = 0
         while some := list(itertools.islice(rows, _AT_ONCE)):
             frame = pl.DataFrame(some, schema=dict.fromkeys(columns, pl.String), orient="row")
@@ -178,12 +177,11 @@ class _Reading:
                 .with_columns(unit=pl.col("name").replace_strict(units, default=""))
             )
             counters.append(numbers.of(found))
-            words = {**numbers.words(), **words}
             count += frame.height
         said = _units_unknown(units)
         if ignored:
             said.append(("note", f"Columns that are no metrics are left out: {_listed(ignored)}."))
-        return Sheet(_joined(launches), _joined(counters), words, said)
+        return Sheet(_joined(launches), _joined(counters), numbers.words(), said)
 
     def _long(self, columns: Sequence[str], rows: Iterator[list[str]], numbers: Numbers) -> Sheet:
         """Read a table with a row per metric: rows of one launch follow one another."""
