@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 MODULE: Final = "ncu_report"
 """NVIDIA's module, of the distribution `ncu-report` or in Nsight Compute's extras/python."""
 PATIENCE_S: Final = 600.0
-_TEXTS: Final = {"counter": pl.String}
 
 
 def read(path: Path) -> Sheet:
@@ -36,8 +35,8 @@ def read(path: Path) -> Sheet:
     if found := tools.working("ncu"):
         return _by_ncu(path, found[0])
     raise UnreadableError(
-        f"{path.name} is a report of Nsight Compute, which only NVIDIA's software can read, and "
-        f"neither ncu nor its Python module ncu_report is here. Where ncu is, type: {_how(path)}"
+        f"{path.name} is a report of Nsight Compute, which only NVIDIA's software can read. Install "
+        f"its Python module (pip install ncu-report) or, where ncu is, type: {_how(path)}"
     )
 
 
