@@ -35,8 +35,8 @@ def read(path: Path) -> Sheet:
     if found := tools.working("ncu"):
         return _by_ncu(path, found[0])
     raise UnreadableError(
-        f"{path.name} is a report of Nsight Compute, which only NVIDIA's software can read. Install "
-        f"its Python module (pip install ncu-report) or, where ncu is, type: {_how(path)}"
+        f"{path.name} is a report of Nsight Compute, which only NVIDIA's software can read. "
+        f"Install its Python module (pip install ncu-report) or, where ncu is, type: {_how(path)}"
     )
 
 

@@ -67,7 +67,12 @@ def _busy(run: Run) -> Iterator[str]:
     if (totals := run.table("totals")) is None:
         return
     row = totals.frame.row(0, named=True)
-    if row["span_ns"]:
+    if run.work is not None and run.work.source.get("format") == "ncu":
+        yield (
+            f"Single kernels, measured one at a time, take {units.time(row['busy_ns'])} in all "
+            "(table totals). How busy the program keeps the GPU was not recorded."
+        )
+    elif row["span_ns"]:
         share = units.share(row["busy_ns"] / row["span_ns"])
         yield (
             f"The GPU works {units.time(row['busy_ns'])} of {units.time(row['span_ns'])} "
