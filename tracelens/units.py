@@ -41,23 +41,25 @@ _LARGEST_FIGURE = 100_000  # a column climbs a step before it shows six digits b
 _ONE = 1 - 1e-9  # sums of shares are 1 only up to rounding
 
 
-def column(unit: str, values: Iterable[object]) -> list[str]:
+def column(unit: str, values: Iterable[object], beside: Iterable[object] = ()) -> list[str]:
     """Return the values of one column as text.
 
     The unit follows the column's typical value, not its largest, so that a table of kernels of
     some microseconds stays readable beside one of a millisecond. What is not zero never reads as
-    zero: it is ``<0.1 ms``. ``None`` and NaN are a dash; a missing name is ``(none)``.
+    zero: it is ``<0.1 ms``. ``None`` and NaN are a dash; a missing name is ``(none)``. Columns that
+    are read across get one unit: ``beside`` are the values of the others.
     """
     if unit == "flag":
         return [ABSENT if value is None else "yes" if value else "no" for value in values]
     if unit in SIGNED:
         numbers = list(values)
-        texts = column(SIGNED[unit], numbers)
+        texts = column(SIGNED[unit], numbers, beside)
         return [_signed(_number(x), text) for x, text in zip(numbers, texts, strict=True)]
     if unit not in NUMERIC:
         return [NOTHING if value is None else str(value) for value in values]
     numbers = [_number(value) for value in values]
-    finite = [abs(x) for x in numbers if x is not None and math.isfinite(x)]
+    all_numbers = [*numbers, *map(_number, beside)]
+    finite = [abs(x) for x in all_numbers if x is not None and math.isfinite(x)]
     if unit == "share":
         decimals = _share_decimals(finite)
         return [_special(x) or _share(x, decimals) for x in numbers]

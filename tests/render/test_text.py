@@ -172,3 +172,17 @@ def _row(kinds: list[Any], number: int) -> Filled:
     values = {"text": "x" * 40, "name": "y" * 40, "count": number, "ns": number, "share": 1.0}
     columns = tuple(Column(f"n{i}", f"c{i}", kind) for i, kind in enumerate(kinds))
     return story.filled("t", Table("t", "T", columns, ""), [tuple(values[kind] for kind in kinds)])
+
+
+def test_columns_that_are_read_across_get_one_unit() -> None:
+    columns = tuple(Column(name, name, "ns", scale="time") for name in ("was", "is"))
+    table = Table("compare", "Compared", (Column("what", "", "text"), *columns), "")
+    frame = pl.DataFrame(
+        {"what": ["gemm", "copy", "norm"], "was": [9_500_000, 0, 800], "is": [85_400_000, 0, 2_000]}
+    )
+
+    text = rendered(story.report(Filled("compare", table, frame)))
+
+    assert "  gemm  9.500 ms  85.400 ms\n" in text
+    assert "  copy  0.000 ms   0.000 ms\n" in text
+    assert "  norm  0.001 ms   0.002 ms\n" in text

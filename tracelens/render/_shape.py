@@ -11,13 +11,13 @@ from rich.cells import cell_len
 from tracelens import units
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     from tracelens.tables import Column, Filled, Report
 
 MORE = "…"
-_NAME_CELLS = 34  # what a name keeps before columns are left out for it
-_TEXT_CELLS = 12
+_NAME_CELLS = 33  # what a name keeps before columns are left out for it
+_TEXT_CELLS = 14  # `too few steps`, `-6.9 to +6.9 %`
 _WHOLE = 1 + 1e-6  # what shares of one whole may add up to, with rounding
 _SELECTORS = "\ufe0e\ufe0f"
 
@@ -96,11 +96,9 @@ def reasons(report: Report) -> list[str]:
 def shown(filled: Filled, top: int | None) -> Shown:
     """Return the shown columns of a table and its first `top` rows (None or 0: all)."""
     head = filled.frame.head(top) if top else filled.frame
-    strips = (
-        _strip(column, head[column.name].to_list())
-        for column in filled.table.columns
-        if column.shown
-    )
+    columns = [column for column in filled.table.columns if column.shown]
+    held = {column.name: head[column.name].to_list() for column in columns}
+    strips = (_strip(c, held[c.name], _beside(c, columns, held)) for c in columns)
     return Shown(
         name=filled.name,
         title=one_line(filled.table.title),
@@ -186,8 +184,16 @@ def path_of(report: Report) -> str:
     return clean(str(report.source.get("path", "")))
 
 
-def _strip(column: Column, values: Sequence[object]) -> Strip:
-    texts = units.column(column.unit, values)
+def _beside(
+    column: Column, columns: Iterable[Column], held: Mapping[str, Sequence[object]]
+) -> list[object]:
+    """Return the values of the columns that share the scale of one."""
+    alike = (c.name for c in columns if column.scale and c.scale == column.scale and c != column)
+    return [value for name in alike for value in held[name]]
+
+
+def _strip(column: Column, values: Sequence[object], beside: Iterable[object]) -> Strip:
+    texts = units.column(column.unit, values, beside)
     return Strip(column, values, [clean(text) for text in texts])
 
 

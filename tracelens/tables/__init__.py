@@ -26,7 +26,7 @@ class Column:
 
     ``name`` is the key in JSON and CSV and is stable; ``heading`` is for people. Columns that
     are not ``shown`` stand in JSON and CSV alone, and so do ``optional`` ones that hold nothing
-    but zeros and nulls.
+    but zeros and nulls. Columns of one ``scale`` are read across, and shown in one unit.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Column:
     unit: Unit
     shown: bool = True
     optional: bool = False
+    scale: str = ""
 
 
 DURATIONS = (

@@ -12,9 +12,9 @@ _CALLS = (
 )
 _SHOWN_CALLS = (Column("a_calls", "A calls", "count"), Column("b_calls", "B calls", "count"))
 _TIMES = (
-    Column("a_ns", "A", "ns"),
-    Column("b_ns", "B", "ns"),
-    Column("difference_ns", "difference", "more_ns"),
+    Column("a_ns", "A", "ns", scale="time"),
+    Column("b_ns", "B", "ns", scale="time"),
+    Column("difference_ns", "difference", "more_ns", scale="time"),
     Column("change", "change", "change"),
 )
 _VERDICT = (
@@ -69,9 +69,7 @@ TABLES: Final = {
             Column("part", "part", "text", shown=False),
             Column("phase", "phase", "text", shown=False),
             Column("family", "family or cause", "text", shown=False),
-            Column("a_ns", "A", "ns"),
-            Column("b_ns", "B", "ns"),
-            Column("difference_ns", "difference", "more_ns"),
+            *_TIMES[:3],
             Column("share", "of it", "change"),
             Column("verdict", "verdict", "text"),
             Column("mostly", "mostly by", "text"),
@@ -136,9 +134,7 @@ TABLES: Final = {
         title="Step by step",
         columns=(
             Column("step", "step", "count"),
-            Column("a_ns", "A", "ns"),
-            Column("b_ns", "B", "ns"),
-            Column("difference_ns", "difference", "more_ns"),
+            *_TIMES[:3],
             Column("change", "change", "change"),
             Column("a_left_out", "left out of A", "text", optional=True),
             Column("b_left_out", "left out of B", "text", optional=True),
