@@ -52,9 +52,9 @@ def column(unit: str, values: Iterable[object], beside: Iterable[object] = ()) -
     if unit == "flag":
         return [ABSENT if value is None else "yes" if value else "no" for value in values]
     if unit in SIGNED:
-        numbers = list(values)
-        texts = column(SIGNED[unit], numbers, beside)
-        return [_signed(_number(x), text) for x, text in zip(numbers, texts, strict=True)]
+        given = list(values)
+        texts = column(SIGNED[unit], given, beside)
+        return [_signed(_number(x), text) for x, text in zip(given, texts, strict=True)]
     if unit not in NUMERIC:
         return [NOTHING if value is None else str(value) for value in values]
     numbers = [_number(value) for value in values]
