@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
 
 _MOST_BARS: Final = 40
+_OF: Final = ("rank", "device")
 _BUSY, _IDLE, _FREE = "#2f7fc1", "#b8791b", "#8a9099"
 
 
@@ -94,9 +95,14 @@ def _fragmentation(rows: Sequence[Row]) -> list[Bar]:
     return bars
 
 
+def _tells(row: Row, of: str) -> bool:
+    """Tell whether a number is worth a word: a rank is even if 0, where there are several."""
+    return bool(row.get(of)) or (of == "rank" and row.get(of) is not None)
+
+
 def _label(row: Row, name: object) -> str:
     """Return a bar's label: of several runs, ranks or devices it says which one it is of."""
-    more = [row.get("run"), *(f"{of} {row[of]}" for of in ("rank", "device") if row.get(of))]
+    more = [row.get("run"), *(f"{of} {row[of]}" for of in _OF if _tells(row, of))]
     return " · ".join(str(text) for text in (name, *more) if text is not None)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from tracelens import units
+from tracelens.analyses.roofline_formulas import Measured, by_phase, parts_of
 from tracelens.capture import noise, summary
 from tracelens.errors import NothingToShowError
 from tracelens.reports import Grid, Paragraph, Section
@@ -16,14 +17,17 @@ from tracelens.reports.sections._step import profiled_ns, timed_ns
 from tracelens.reports.sections._told import number
 from tracelens.tables import Column, Filled, Table
 from tracelens.tables.bars import Bar, Part
+from tracelens.tables.roofline_report import ceilings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tracelens.capture.folder import Manifest
     from tracelens.reports import Block
     from tracelens.reports.subject import Run, Subject
 
 _COLOURS: Final = {"without a profiler": "#2f7fc1", "recorded": "#b8791b"}
+_WHOLE: Final = 1_000  # a rate from which on decimals tell nothing
 _SPEED_UP: Final = "Medians; × is how many times as fast a step is as that of the first run."
 TIMES: Final = Table(
     analysis="step_time",
@@ -76,18 +80,34 @@ def _of_manifest(run: Run) -> Iterator[str]:
         return
     if costs := summary.overheads(told):
         yield f"What recording costs: {'; '.join(map(_cost, costs))}."
-    bound, took = summary.bound_seconds(told), summary.step_ns(told)
-    if bound is not None and took:
+    took = summary.step_ns(told)
+    if took and (bound := _bound(run, told)) is not None:
+        least_ns, by = bound
         yield (
-            f"By formula a step takes at least {units.time(bound * 1e9)} on "
-            f"{told.cost['bound_of']} (data sheet): this one reaches "
-            f"{units.share(bound * 1e9 / took)} of that."
+            f"By formula a step takes at least {units.time(least_ns)} on {by}: this one reaches "
+            f"{units.share(least_ns / took)} of that."
         )
     items = number(told.cost.get("items"))
     if items and took:
         unit, rate = told.cost.get("unit", "items"), items / took * 1e9
-        said = units.rate(rate) if unit == "bytes" else f"{rate:,.4g} {unit}/s"
-        yield f"That is {said}."
+        said = units.rate(rate) if unit == "bytes" else f"{_round(rate)} {unit}/s"
+        ranks = run.work.source.get("world_size") if run.work else None
+        yield f"That is {said}{' on each rank' if ranks else ''}."
+
+
+def _bound(run: Run, told: Manifest) -> tuple[float, str] | None:
+    """Return the least time of a step by formula in ns, and by whose ceilings."""
+    parts, on = parts_of(told.cost), ceilings_of(run.work) if run.work else None
+    if parts and on is not None:
+        step = by_phase(parts, Measured({}, None), on).row(-1, named=True)
+        if step["bound_ns"] is not None:
+            return step["bound_ns"], f"{on.device.name if on.device else on.name} ({on.origin})"
+    seconds = summary.bound_seconds(told)
+    return None if seconds is None else (seconds * 1e9, f"{told.cost['bound_of']} (data sheet)")
+
+
+def _round(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= _WHOLE else f"{rate:.4g}"
 
 
 def _cost(one: summary.Overhead) -> str:

@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from tracelens.render._shape import shown
+from tracelens.render._shape import one_line, shown
 from tracelens.render.markdown import code, grid, plain, sentence
 from tracelens.reports import Facts, Figure, Grid, Heading, Paragraph, Points
 from tracelens.reports.drawing import as_file
@@ -34,7 +34,7 @@ class _Page:
 
     def paragraphs(self) -> Iterator[str]:
         yield f"# {plain(self._document.title)}"
-        if self._document.date:
+        if one_line(self._document.date):
             yield sentence(self._document.date)
         for section in self._document.sections:
             yield f"## {plain(section.title)}"
@@ -49,6 +49,8 @@ class _Page:
         match block:
             case Heading():
                 yield f"### {plain(block.text)}"
+            case Paragraph() if not one_line(block.text):
+                return
             case Paragraph(kind="note"):
                 yield f"*{plain(block.text)}*"
             case Paragraph():
