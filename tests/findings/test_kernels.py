@@ -68,6 +68,18 @@ def test_tiny_kernels_are_counted_by_phase_and_step(tmp_path: Path) -> None:
     assert finding.subject == "forward"
 
 
+def test_kernels_of_a_cuda_graph_are_not_told_to_go_into_one(tmp_path: Path) -> None:
+    profile = Profile()
+    profile.device(0, "NVIDIA H200")
+    main = profile.thread("python3")
+    runs = [(at * 5 * US, at * 5 * US + 4 * US) for at in range(2, 302)]
+    main.graph([(SOFTMAX, *run) for run in runs], at=US)
+
+    finding = found("tiny_kernels", profile, tmp_path)
+
+    assert finding.change == "torch.compile fuses them."
+
+
 @pytest.mark.parametrize(
     ("many", "took", "beside_ns"),
     [(199, 4 * US, 2_000 * US), (200, 10 * US, 2_000 * US), (200, 4 * US, 15_300 * US)],

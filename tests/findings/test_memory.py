@@ -104,9 +104,10 @@ def test_the_peak_is_told_by_category_and_line(tmp_path: Path) -> None:
         "The peak of 40.0 MiB in forward: 100 % are activations, model.py:21 forward holds 75 %."
     )
     assert finding.cost_bytes == 40 * MIB
-    assert finding.gain_bytes == 30 * MIB
     assert "Checkpoint activations" in finding.change
-    assert numbers(finding)["live", "of the peak model.py:21 forward"] == 30 * MIB
+    assert finding.gain_bytes == 40 * MIB  # of what the change is about, not of the line
+    assert finding.assumption.startswith("none of activations was live")
+    assert numbers(finding)["live", "model.py:21 forward at the peak"] == 30 * MIB
 
 
 def test_a_line_of_less_than_a_tenth_is_not_named(tmp_path: Path) -> None:

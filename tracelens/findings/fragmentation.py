@@ -40,7 +40,7 @@ def _find(memory: Memory) -> Iterator[Finding]:
                 ),
                 Evidence("fragmentation", "largest free piece", row["largest_free_bytes"], "bytes"),
             ),
-            change="Try PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True.",
+            change="Set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True.",
             cost_bytes=row["unused_bytes"],
             gain_bytes=row["unused_bytes"],
             assumption="the allocator held no more than was active",

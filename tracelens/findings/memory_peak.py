@@ -48,6 +48,8 @@ def _find(memory: Memory) -> Iterator[Finding]:
     parts = [_category(category, whole), _line(line, whole)]
     if not any(parts):
         return
+    change = next((c for name, c in _KNOWN.items() if _is(category, name)), "")
+    addressed = category if category and change else line or category or {"bytes": 0, "what": ""}
     facts = devices(memory).row(by_predicate=pl.col("device") == top.device, named=True)
     when = _when(facts) if at == "peak" else " live at the end"
     yield Finding(
@@ -55,16 +57,16 @@ def _find(memory: Memory) -> Iterator[Finding]:
         says=f"The peak of {units.size(whole)}{when}: {', '.join(p for p in parts if p)}.",
         evidence=(
             *(
-                Evidence("live", f"of the peak {part['what']}", part["bytes"], "bytes")
+                Evidence("live", f"{part['what']} at the peak", part["bytes"], "bytes")
                 for part in (category, line)
                 if part
             ),
             Evidence("devices", "active at the peak", whole, "bytes"),
         ),
-        change=next((c for name, c in _KNOWN.items() if _is(category, name)), ""),
+        change=change,
         cost_bytes=whole,
-        gain_bytes=int((line or category or {"bytes": 0})["bytes"]) or None,
-        assumption="what that line holds was not live then, and nothing else took its place",
+        gain_bytes=int(addressed["bytes"]) or None,
+        assumption=f"none of {_plain(addressed['what'])} was live then, and nothing took its place",
         subject=line["what"] if line else None,
     )
 
@@ -84,7 +86,11 @@ def _is(category: dict[str, Any] | None, name: str) -> bool:
 def _category(row: dict[str, Any] | None, whole: int) -> str:
     if row is None:
         return ""
-    return f"{units.share(row['bytes'] / whole)} are {row['what'].removesuffix(' (inferred)')}"
+    return f"{units.share(row['bytes'] / whole)} are {_plain(row['what'])}"
+
+
+def _plain(what: str) -> str:
+    return what.removesuffix(" (inferred)")
 
 
 def _line(row: dict[str, Any] | None, whole: int) -> str:

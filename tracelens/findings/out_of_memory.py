@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tracelens.links.memory import Memory
 
-_SEGMENTS: Final = "Try PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True."
+_SEGMENTS: Final = "Set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True."
 
 
 def _find(memory: Memory) -> Iterator[Finding]:

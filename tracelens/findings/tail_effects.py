@@ -48,14 +48,14 @@ def _find(linked: Linked) -> Iterator[Finding]:
         rule="tail_effects",
         says=(
             f"Kernels that leave their last wave nearly empty take {units.time(time_ns)} "
-            f"({many(calls, 'call')}): {units.share(lost_ns / time_ns)} of the GPU idles."
+            f"({many(calls, 'call')}): {units.share(lost_ns / time_ns)} of it is lost to idle SMs."
         ),
         evidence=(
             Evidence("launch_shapes", "time of such kernels", time_ns, "ns"),
             Evidence("launch_shapes", "calls of them", calls, "count"),
             Evidence("launch_shapes", "waves of the one that loses most", top["waves"], "count"),
             Evidence(
-                "launch_shapes", "of the GPU idle in the last wave", lost_ns / time_ns, "share"
+                "launch_shapes", "of their time lost to SMs that idle", lost_ns / time_ns, "share"
             ),
         ),
         change="Other tile sizes (max-autotune), or split-k.",
