@@ -150,3 +150,13 @@ def test_nothing_is_written_over_a_file_unless_asked(shell: Shell, tmp_path: Pat
     assert shell("audit", REPORT, "--format", "markdown", "-o", out).status == 2
     assert shell("audit", REPORT, "--format", "markdown", "-o", out, "--force").status == 0
     assert "331.4" in out.read_text()
+
+
+def test_a_margin_of_nothing_is_not_printed(shell: Shell, tmp_path: Path) -> None:
+    document = tmp_path / "claim.md"
+    document.write_text("Measured on an H100 SXM.\n\nEfficiency: 6,807 / 2,174 = 313%\n")
+
+    said = " ".join(shell("audit", document).out.split())
+
+    assert "claimed 313%: no efficiency is above 100 %" in said
+    assert "0.0%)" not in said

@@ -196,7 +196,10 @@ def _margin(checked: Checked) -> str:
     margin = checked.margin
     if margin is None or checked.verdict not in BAD:
         return ""
-    return f" ({margin:+.1%})" if abs(margin) < _MANY else f" ({margin + 1:,.3g} times)"
+    if abs(margin) >= _MANY:
+        return f" ({margin + 1:,.3g} times)"
+    said = f"{margin:+.1%}"
+    return f" ({said})" if said.strip("+-0.%") else ""
 
 
 def _near(judged: Judged) -> str:
