@@ -282,6 +282,16 @@ def test_a_run_json_of_one_recording_is_a_run(tmp_path: Path) -> None:
     assert of(run) == {None: ("run.sqlite", None)}
 
 
+def test_a_run_folder_of_timings_alone_says_so(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"recordings": []}')
+    (tmp_path / "timer.json").write_text('{"steps_ns": [1, 2]}')
+    (tmp_path / "passes").mkdir()
+    (tmp_path / "passes" / "timer.job.json").write_text("{}")
+
+    with pytest.raises(UnreadableError, match="holds no recording: no profiler ran"):
+        found([tmp_path])
+
+
 @pytest.mark.parametrize("text", ["{}", '{"recordings": 3}', "[]"])
 def test_a_run_json_without_recordings_is_as_good_as_none(tmp_path: Path, text: str) -> None:
     write_ranks(tmp_path, [ALONE, ALONE])

@@ -30,6 +30,7 @@ _SUFFIXES: Final = (
     ".tracelens", ".trace", ".pt", ".csv", ".ncu-rep",
 )  # fmt: skip
 _REPORTS: Final = (".nsys-rep", ".qdrep")
+_OF_NCU: Final = (".csv", ".ncu-rep")
 _RANK: Final = re.compile(r"(?i)(?<![a-z])rank[ ._=-]?(\d+)")
 _TORCHTITAN: Final = re.compile(r"(\d{6})_step_")
 _NUMBERED: Final = re.compile(r"(.*[._-])(\d+)", re.DOTALL)
@@ -114,6 +115,11 @@ def found(paths: Iterable[Path]) -> list[Place]:
         else:
             inside = list(_in_folder(path))
         if not any(place.recordings for place in inside):
+            if any(place.declared for place in inside):
+                raise UnreadableError(
+                    f"The Run folder {path} holds no recording: no profiler ran, or each failed "
+                    f"({MANIFEST} tells). Capture with one, as: tracelens capture … --with torch"
+                )
             raise UnreadableError(
                 f"The folder {path} holds no recording that tracelens can read. "
                 "Name a file, such as one made by: nsys export --type sqlite FILE.nsys-rep"
@@ -279,9 +285,12 @@ def _declared(folder: Path) -> Place | None:
             "it are then found by themselves."
         ) from error
     listed = said.get("recordings") if isinstance(said, dict) else None
-    if not isinstance(listed, list) or not listed:
+    if not isinstance(listed, list):
         return None
     recordings, caveats = [], []
+    if not listed:
+        measured = (child for child in _children(folder) if child.suffix in _OF_NCU)
+        recordings = [Recording(child) for child in measured if is_recording(child)]
     for entry in listed:
         if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
             continue
