@@ -95,6 +95,7 @@ def test_a_file_of_another_gpu_says_nothing_of_this_one(tmp_path: Path) -> None:
 
     assert found.origin == "data sheet"
     assert found.bandwidth_bytes_per_s == 1.555e12
+    assert found.caveats == ("h200.json was measured on NVIDIA H200, and is not used.",)
 
 
 def test_a_named_file_that_is_damaged_is_an_error(

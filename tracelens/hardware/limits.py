@@ -158,7 +158,10 @@ def _read(name: str, file: Path | None) -> tuple[Measured | None, tuple[str, ...
             return None, (f"{error} The data sheet takes its place.",)
     else:
         found = measured.load(asked)
-    return (found if found.device == name else None), ()
+    if found.device == name:
+        return found, ()
+    other = f"{asked.name} was measured on {found.device}, and is not used." if asked else ""
+    return None, (other,) if other else ()
 
 
 def _stated(name: str, stated: Device, caveats: tuple[str, ...]) -> Ceilings:
