@@ -194,6 +194,7 @@ def test_csv_holds_the_table_that_was_asked_for(shell: Shell, runs: tuple[Path, 
     assert [row["what"] for row in rows] == ["step", "GPU busy", "GPU idle", "kernel time"]
     assert kernels == named
     assert json.loads(next(csv.DictReader(io.StringIO(kernels)))["was"]) == [GEMM]
+    assert "Add --table NAME" in shell("compare", *runs, "-f", "csv", "--by", "all").err
 
 
 @pytest.mark.parametrize("form", ["html", "latex"])

@@ -20,6 +20,7 @@ from tracelens.analyses.compare.explain import (
     whole,
 )
 from tracelens.analyses.compare.side import IDLE, OPS, RANGES, STEPS, WORK, Side
+from tracelens.tables.compare import words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -175,3 +176,16 @@ def test_runs_of_different_numbers_of_steps_are_compared_per_step(
     (gemm,) = (part for part in found if part.family == "gemm")
     assert gemm.difference == 1_000 + mean[1] - mean[0]
     assert sum(part.difference for part in found) == whole(b) - whole(a)
+
+
+def test_parts_that_cancel_are_not_of_the_little_they_leave_over() -> None:
+    parts = [("forward", "gemm", 900_000), ("backward", "gemm", -899_000)]
+    frame = pl.DataFrame(
+        [{"part": "GPU work", "phase": p, "family": f, "difference_ns": ns} for p, f, ns in parts]
+    ).with_columns(slower_ns=0, calls_ns=0, replaced_ns=0, hidden_ns=0)
+
+    assert words.explanation(frame, 1_000) == (
+        "Parts cancel each other (in all +1.00 µs): "
+        "forward · gemm +900.0 µs; backward · gemm -899.0 µs."
+    )
+    assert words.explanation(frame.head(1), 900_000) == "Of +900.0 µs: forward · gemm +900.0 µs."

@@ -126,7 +126,7 @@ def compare(  # noqa: PLR0917 (click passes them by keyword)
     outcomes = tables_of.judged(runs, wanted)
     if figure is not None:
         _draw(runs, figure)
-    shown = _only(report, _one_table(tables, by, renderer))
+    shown = _only(report, _one_table(tables, asked, renderer))
     top = top if top is not None else (_TOP_OF_TEXT if renderer == "text" else _TOP)
     _output.put(_text(chosen, shown, renderer, _output.options(top, output)), output)
     _output.say_what_is_missing([report], known, "")

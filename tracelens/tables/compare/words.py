@@ -37,6 +37,8 @@ _MOST_PARTS: Final = 3
 _SLOWED: Final = 1.25
 """Steps that a profiler lengthens more than so tell as much of it as of the program."""
 _LEAST_SHARE: Final = 0.01
+_CANCELS: Final = 10
+"""Times the whole difference: of parts so large it is what they leave over."""
 _MOST_NAMES: Final = 1
 """Names of kernels that one row says; the JSON of a table has all."""
 
@@ -212,7 +214,12 @@ def explanation(frame: pl.DataFrame, total: float) -> str:
     for row, text in zip(rows, more, strict=True):
         why = mostly(row)
         said.append(f"{part(row)} {text} ({why})" if why else f"{part(row)} {text}")
-    return f"Of {units.column('more_ns', [total])[0]}: {'; '.join(said)}." if said else ""
+    if not said:
+        return ""
+    whole = units.column("more_ns", [total])[0]
+    cancels = abs(rows[0]["difference_ns"]) > _CANCELS * abs(total)
+    lead = f"Parts cancel each other (in all {whole})" if cancels else f"Of {whole}"
+    return f"{lead}: {'; '.join(said)}."
 
 
 def mostly(row: Mapping[str, Any]) -> str:
