@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -394,3 +395,36 @@ def test_the_impossible_targets_of_the_example_are_these_and_no_others() -> None
         assert judged.limit is not None
         assert seconds * 1e9 < judged.limit <= flops / stated * 1e9
         assert f"{flops / seconds / 1e12:,.1f} TFLOP/s" in judged.why
+
+
+@pytest.mark.parametrize(
+    ("config", "count"),
+    [
+        ({"workload": "gpt2", "layers": 12, "ctx": 512}, 1),
+        ({"workload": "gpt2", "layers": 48, "ctx": 512}, 0),
+        ({"workload": "gpt2", "layers": 12, "ctx": 256}, 0),
+        ({"workload": "attention"}, 0),
+        ({}, 1),  # a recording that tells nothing of itself is as its user says
+    ],
+)
+def test_a_target_reckoned_for_a_workload_is_not_for_another(
+    tmp_path: Path, config: dict[str, object], count: int
+) -> None:
+    cost = '{ workload = "gpt2-small", options = { ctx = 512 } }'
+    wanted = loaded(tmp_path, one(metric='"step_time"', passing='"< 1 s"', cost=cost))
+    run = Measured("run", None, config, {"step_time": Reading(5e8, "time")})
+
+    (judged,) = targets.report(wanted, [run]).tables[0].frame.to_dicts()
+
+    assert judged["verdict"] == ("pass" if count else "not measured")
+
+
+def test_of_several_runs_each_row_and_reason_says_which(tmp_path: Path) -> None:
+    wanted = loaded(tmp_path, one(passing='"< 1 s"'))
+    runs = [Measured(name, H100, {}, {}) for name in ("before", "after")]
+    runs = [replace(run, readings={"latency": Reading(2e9, "time")}) for run in runs]
+
+    (table,) = targets.report(wanted, runs).tables
+
+    assert table.frame.columns[:2] == ["target", "run"]
+    assert table.frame["run"].to_list() == ["before", "after"]

@@ -35,12 +35,14 @@ class Needs:
         items: tokens, or whatever is counted, that are worked through; 0: not known.
         memory_bytes: all that is touched; what of it fits into the L2 cache need not be moved.
         by: whose formulas these are, for a sentence.
+        config: the options that they were reckoned for, `workload` among them; empty: not known.
     """
 
     parts: tuple[Work, ...]
     items: int = 0
     memory_bytes: int = 0
     by: str = "as the target says"
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -320,7 +322,9 @@ def _needs(asked: _Needs | None) -> Needs | None:
     cost = workload.make(kind, {**preset, **options}).cost()
     parts = tuple(part for phase in cost.phases.values() for part in phase)
     _check_size(cost.flops, sum(part.bytes for part in parts), cost.items)
-    return Needs(parts, cost.items, cost.memory_bytes, f"by the formulas of {asked.workload}")
+    by = f"by the formulas of {asked.workload}"
+    config = {**preset, **options, "workload": workload.split(asked.workload)[0]}
+    return Needs(parts, cost.items, cost.memory_bytes, by, config)
 
 
 def _stated(asked: _Needs) -> Needs:

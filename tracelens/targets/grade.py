@@ -158,7 +158,15 @@ def _is_meant(target: Target, one: Measured) -> bool:
         return False
     if target.gpu is not None and not limits.is_on(target.gpu, one.gpu):
         return False
+    if target.needs is not None and one.config and not _agrees(target.needs.config, one.config):
+        return False
     return _has(target.config, one.config)
+
+
+def _agrees(wanted: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Tell whether what both name is the same: a target is for the work it was reckoned for."""
+    has = _plain(config)
+    return all(has.get(name, value) == value for name, value in _plain(wanted).items())
 
 
 def _has(wanted: Mapping[str, Any], config: Mapping[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
@@ -67,6 +68,8 @@ GRADES: Final = Table(
     note="A group has the grade of its lowest share of the reference, and the whole that of its "
     "lowest group.",
 )
+_MOST_SAID: Final = 12
+"""Reasons that are said in sentences; many runs would fill screens."""
 _TYPES: Final[dict[str, Any]] = {
     "of_reference": pl.Float64,
     "value": pl.Float64,
@@ -109,7 +112,8 @@ def report(targets: Targets, runs: Sequence[Measured]) -> Report:
 
 def of_graded(targets: Targets, runs: Sequence[Measured], graded: Graded) -> Report:
     """Return the report on targets that have been judged."""
-    tables = [_filled("targets", TARGETS, [_row(one) for one in graded.judged])]
+    shown = _with_run_first(TARGETS) if _has_several(graded) else TARGETS
+    tables = [_filled("targets", shown, [_row(one) for one in graded.judged])]
     if graded.groups:
         tables.append(_filled("grades", GRADES, [_graded(group) for group in graded.groups]))
     return Report(
@@ -137,6 +141,17 @@ def passes_gate(graded: Graded) -> bool:
         one.verdict in FAILED or (one.target.required and one.verdict == "not measured")
         for one in graded.judged
     )
+
+
+def _has_several(graded: Graded) -> bool:
+    return len({one.run for one in graded.judged if one.run}) > 1
+
+
+def _with_run_first(table: Table) -> Table:
+    """Return the table with its run beside the target, where a narrow screen shows it."""
+    run = next(c for c in table.columns if c.name == "run")
+    target, *rest = (c for c in table.columns if c is not run)
+    return replace(table, columns=(target, run, *rest))
 
 
 def _filled(name: str, table: Table, rows: list[dict[str, Any]]) -> Filled:
@@ -239,9 +254,13 @@ def _slows(one: Judged) -> bool:
 
 
 def _findings(targets: Targets, graded: Graded) -> Iterator[str]:
-    for one in graded.judged:
-        if one.why:
-            where = f" on {one.gpu}" if one.gpu else ""
-            yield f"{one.target.name}{where}: {one.verdict}: {one.why}."
+    said = [one for one in graded.judged if one.why]
+    several = _has_several(graded)
+    for one in said[:_MOST_SAID]:
+        run = f" by {one.run}" if several and one.run else ""
+        where = f" on {one.gpu}" if one.gpu else ""
+        yield f"{one.target.name}{run}{where}: {one.verdict}: {one.why}."
+    if len(said) > _MOST_SAID:
+        yield f"{len(said) - _MOST_SAID} more have a reason: column `why` of --format csv has each."
     if targets.ladder and graded.letter is None:
         yield f"There is no grade: {graded.why}."
