@@ -242,7 +242,7 @@ def _hints(linked: Linked, names: Sequence[str]) -> tuple[str, ...]:
         "--table ops": "ops" in linked.trace,
         "--table steps": linked.steps.height > 0,
         "--table ranges": "ranges" in linked.trace,
-        "--phase backward": linked.phase_source != "none",
+        "--phase backward": "backward" in linked.ops["phase"].unique().cast(pl.String),
         "--step 0": linked.steps.height > 1 and linked.spans is None,
         "--table all": True,
         "--format markdown": True,
