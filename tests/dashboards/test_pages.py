@@ -24,6 +24,7 @@ SAMPLES: Final = Path(__file__).parents[2] / "samples"
 LACKING: Final = {
     ("capture-ddp-medium-h200x2", "memory"): "memory",
     ("capture-gpt2-small-ctx512-graph-h200", "memory"): "memory",
+    ("gpt2-small-1layer-ncu-h200", "memory"): "memory",
 }
 """What these recordings have no page of, and what is then told."""
 
