@@ -512,3 +512,47 @@ def test_a_profiler_that_slows_steps_down_is_told(shell: Shell) -> None:
 
     (slowed,) = [text for text in said["warnings"] if "under the profiler" in text]
     assert slowed.startswith("A: under the profiler a step takes 130.8 ms instead of 31.4 ms")
+
+
+def timings(folder: Path, *steps_ns: int) -> Path:
+    """Write a Run folder that holds nothing but times of steps."""
+    folder.mkdir()
+    timer = {"recorder": "timer", "state": "done", "steps_ns": steps_ns}
+    machine = {"gpus": [{"name": "NVIDIA H200"}]}
+    said = {"passes": [timer], "recordings": [], "machine": machine, "options": {}}
+    (folder / "run.json").write_text(json.dumps(said), encoding="utf-8")
+    return folder
+
+
+def test_runs_that_were_only_timed_are_compared_by_their_steps(
+    shell: Shell, tmp_path: Path
+) -> None:
+    before = timings(tmp_path / "before", *(1_000_000 + 100 * i for i in range(20)))
+    after = timings(tmp_path / "after", *(1_200_000 + 100 * i for i in range(20)))
+    recorded = SAMPLES / "capture-gpt2-small-ctx512-graph-h200"
+
+    said = shell("compare", before, after)
+    gated = shell("compare", before, after, "--gate", "total>5%")
+    beside = shell("compare", before, recorded, "-f", "json").json
+
+    assert said.status == 0
+    assert said.out.startswith("after is 200.0 µs (20 %")
+    assert "slower per step without a profiler than before" in said.out.replace("\n", " ")
+    assert "before · NVIDIA H200 · nothing recorded · 20 steps timed without a profiler" in (
+        " ".join(said.out.split())
+    )
+    assert gated.status == 1
+    (row,) = beside["tables"]["compare"]
+    assert (row["what"], row["verdict"]) == ("step", "slower")
+    assert "compare_explained" in beside["left_out"]
+
+
+def test_a_run_folder_without_any_times_or_recordings_is_refused(
+    shell: Shell, tmp_path: Path
+) -> None:
+    empty, other = timings(tmp_path / "empty"), timings(tmp_path / "other", 1, 2, 3)
+
+    said = shell("compare", empty, other)
+
+    assert said.status == 3
+    assert "holds no recording" in said.err

@@ -10,7 +10,7 @@ import click
 
 from tracelens import registry
 from tracelens.cli import _files, _options, _output, _progress
-from tracelens.errors import NothingToShowError, TracelensError, UsageError
+from tracelens.errors import NothingToShowError, TracelensError, UnreadableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -219,8 +219,14 @@ def _bytes(path: Path) -> int:
 
 def _place(path: Path, rank: int | None) -> Place:
     from tracelens import run
+    from tracelens.tables.compare.reading import timed_steps
 
-    found = run.found([path])
+    try:
+        found = run.found([path])
+    except UnreadableError:
+        if not timed_steps(path):
+            raise
+        return run.Place(path, ())
     if len(found) > 1:
         names = ", ".join(str(place.path) for place in found[:3])
         raise UsageError(f"{path} holds {len(found)} runs ({names}, ...): name one of them.")

@@ -73,6 +73,8 @@ def totals(a: Side, b: Side) -> pl.DataFrame:
     The time of a step is judged by itself; the others share the level.
     """
     wanted = [w for w in TIMES if w != "recorded" or is_timed(a, b)]
+    if not (a.has_time and b.has_time):
+        wanted = ["total"]
     if not (a.has_gpu_work and b.has_gpu_work):
         wanted = [w for w in wanted if w in ("total", "recorded")]
     rows = []

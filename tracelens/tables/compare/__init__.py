@@ -109,7 +109,8 @@ def _by_turn(runs: Sequence[Side]) -> Sequence[Side]:
 
 def _pair(a: Side, b: Side, by: Sequence[str], gates: Sequence[Gate]) -> Report:
     if not (a.has_time and b.has_time):
-        return _of_memory(a, b, gates)
+        of = _of_times if measures.is_timed(a, b) else _of_memory
+        return of(a, b, gates)
     explained = explain.explained(a, b)
     kernels = _kernels(a, b)
     made = _made(a, b, by)
@@ -137,6 +138,29 @@ def _pair(a: Side, b: Side, by: Sequence[str], gates: Sequence[Gate]) -> Report:
         findings=(*([said] if said else []), *words.findings(a, b, kernels.to_dicts())),
         hints=_hints(by),
         left_out=left_out,
+        warnings=tuple(words.caveats(a, b)),
+    )
+
+
+def _of_times(a: Side, b: Side, gates: Sequence[Gate]) -> Report:
+    """Return the report on runs one of which is known by its unprofiled steps alone."""
+    made: dict[str, Callable[[], pl.DataFrame]] = {"compare": lambda: _totals(a, b)}
+    if gates:
+        made["compare_gates"] = lambda: _gates(gate.judged(gates, a, b))
+    tables, left_out = _filled(made)
+    missing = " and ".join(side.label for side in (a, b) if not side.has_time)
+    return Report(
+        headline=words.verdict(a, b),
+        trust=(words.side("A", a), words.side("B", b), *_method(a, b)),
+        source=_source((a, b)),
+        devices=(),
+        phase_source="",
+        coverage={},
+        tables=tables,
+        left_out={
+            **left_out,
+            "compare_explained": f"no profiler recorded {missing}: times of steps are all there is",
+        },
         warnings=tuple(words.caveats(a, b)),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
@@ -94,6 +95,10 @@ def side_of(place: Place, reads: Mapping[Path, Read], label: str) -> Side:
     Raises:
         UsageError: its recordings are not those of one run.
     """
+    timed = timed_steps(place.path)
+    if timed and not reads:
+        bare = replace(_bare("timer"), is_stepped=True, gpus=_gpus_told(place.path))
+        return replace(bare, label=label, path=str(place.path), timed_ns=timed)
     run, why_not = as_run(place, {path: one.known for path, one in reads.items()})
     traces = [path for path, one in reads.items() if one.side is not None]
     snapshots = [one.memory for one in reads.values() if one.memory is not None]
@@ -115,10 +120,9 @@ def side_of(place: Place, reads: Mapping[Path, Read], label: str) -> Side:
     if not sides:
         if not snapshots:
             raise NothingToShowError(f"{place.path} holds nothing to compare.")
-        sides = [_of_memory(snapshots[0])]
+        sides = [replace(_bare("torch-snapshot"), memory=snapshots[0])]
     whole = merged(sides)
     caveats = (*whole.caveats, *(run.caveats if run else ()))
-    timed = timed_steps(place.path)
     return replace(whole, label=label, path=str(place.path), timed_ns=timed, caveats=caveats)
 
 
@@ -135,18 +139,29 @@ def timed_steps(folder: Path) -> tuple[int, ...]:
     return tuple(times)
 
 
+def _gpus_told(folder: Path) -> dict[str, int]:
+    """Return how many GPUs of which name a capture ran on (run.json)."""
+    try:
+        said = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        names = [str(one["name"]) for one in said["machine"]["gpus"]]
+        ranks = int(said["options"].get("world_size", 1))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return {}
+    return dict(Counter(names[:ranks])) if said.get("device") != "cpu" else {}
+
+
 def _with_memory(side: Side, memory: Memory | None) -> Side:
     """Return the side with the memory of a snapshot, which knows more than the trace."""
     return side if memory is None else replace(side, memory=memory)
 
 
-def _of_memory(memory: Memory) -> Side:
-    """Return a side of which nothing but memory is known."""
+def _bare(format_: str) -> Side:
+    """Return a side of which no work is known: of memory alone, or of times of steps alone."""
     return Side(
-        "", "", "torch-snapshot", None, {}, 1, is_stepped=False,
+        "", "", format_, None, {}, 1, is_stepped=False,
         steps=pl.DataFrame(schema=STEPS), work=pl.DataFrame(schema=WORK),
         idle=pl.DataFrame(schema=IDLE), ranges=pl.DataFrame(schema=RANGES),
-        ops=pl.DataFrame(schema=OPS), memory=memory,
+        ops=pl.DataFrame(schema=OPS),
     )  # fmt: skip
 
 

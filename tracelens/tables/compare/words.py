@@ -119,10 +119,13 @@ def _against(a: float, b: float) -> str:
 
 def side(mark: str, of: Side) -> str:
     """Return a line on one side: what, recorded by whom, where, and which steps count."""
-    parts = [f"{mark}: {of.label}", of.producer or of.format, *named_gpus(of.gpus)]
+    by = [of.producer or of.format] if of.has_time else []
+    parts = [f"{mark}: {of.label}", *by, *named_gpus(of.gpus)]
     if not of.gpus:
         parts.append("GPU not recorded" if of.has_gpu_work else "CPU")
-    if of.is_stepped:
+    if not of.has_time:
+        parts.append("nothing recorded")
+    elif of.is_stepped:
         count, out = len(of.counted), of.steps.height - len(of.counted)
         steps = f"{count} step{'s' * (count != 1)}"
         parts.append(f"{steps}, without {_left_out(of)}" if out else steps)
@@ -155,7 +158,7 @@ def caveats(a: Side, b: Side) -> Iterator[str]:
         count = f"{a.lanes} GPU{'s' * (a.lanes != 1)}"
         yield f"A has {count}, B {b.lanes}: means over GPUs are compared."
     one, two = (s.format.partition("-")[0] for s in (a, b))
-    if one != two:
+    if one != two and a.has_time and b.has_time:
         yield (
             f"The recorders differ ({a.format} and {b.format}): they slow launches down "
             "differently, so that idle time and step time may differ for that alone."
@@ -182,7 +185,7 @@ def _slowed(a: Side, b: Side, place: int) -> Iterator[str]:
     """Give what the profiler did to one side's steps, if much."""
     recorded = measures.of(a, b, "recorded") if measures.is_timed(a, b) else None
     timed = measures.of(a, b, "total")
-    if recorded is None or timed is None:
+    if recorded is None or timed is None or not recorded[place]:
         return
     with_, without = (mean(pair[place]) for pair in (recorded, timed))
     if with_ > _SLOWED * without:
