@@ -244,3 +244,23 @@ def test_a_damaged_manifest_leaves_the_recording(tmp_path: Path) -> None:
 
     assert measured.config == {}
     assert measured.gpu == H100
+
+
+def test_runs_that_were_only_timed_are_measured_beside_recorded_ones(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    run_folder(runs / "recorded")
+    timed = run_folder(runs / "timed", recordings=[])
+    (timed / "run.sqlite").unlink()
+    run_folder(runs / "failed", recordings=[], passes=[])
+    (runs / "failed" / "run.sqlite").unlink()
+
+    found = targets.measured([runs])
+    (alone,) = targets.measured([timed])
+    step = read(tmp_path, timed, "step_time")
+
+    assert [one.name for one in found] == ["recorded", "timed"]
+    assert (alone.name, alone.gpu) == ("timed", H100)
+    assert step is not None
+    assert step.value == 20 * MS
+    assert read(tmp_path, timed, "kernel_time") is None

@@ -165,9 +165,30 @@ def found(paths: Iterable[Path], *, cache: bool = True) -> list[Measured]:
         if _are_rows(path):
             measurements += rows(path)
             continue
-        for place in run.found([path]):
-            measurements += _of_place(place, cache=cache)
+        timed = _only_timed(path)
+        try:
+            places = run.found([path])
+        except UnreadableError:
+            if not timed:
+                raise
+            places = []
+        measurements += [one for place in places for one in _of_place(place, cache=cache)]
+        measurements += timed
     return measurements
+
+
+def _only_timed(path: Path) -> list[Measured]:
+    """Return the Run folders, up to a level below, that hold times of steps and no recording."""
+    try:
+        folders = [path, *sorted(child for child in path.iterdir() if child.is_dir())]
+    except OSError:
+        return []  # a file, or what opening it will tell
+    told = [(folder, _manifest(folder / run.MANIFEST)) for folder in folders]
+    return [
+        _of_run(folder, said, Recording(None, None, cache=False))
+        for folder, said in told
+        if said is not None and not said.recordings and any(one.steps_ns for one in said.passes)
+    ]
 
 
 def _are_rows(path: Path) -> bool:
@@ -232,6 +253,7 @@ class _Manifest(msgspec.Struct):
     cost: _Cost = msgspec.field(default_factory=_Cost)
     machine: _Machine = msgspec.field(default_factory=_Machine)
     passes: list[_Pass] = []
+    recordings: list[Any] = []
 
 
 class _Wall(msgspec.Struct):
