@@ -419,6 +419,22 @@ def test_a_target_reckoned_for_a_workload_is_not_for_another(
     assert judged["verdict"] == ("pass" if count else "not measured")
 
 
+def test_a_target_reckoned_for_training_is_not_for_forward_alone(tmp_path: Path) -> None:
+    wanted = loaded(
+        tmp_path, one(metric='"step_time"', passing='"< 1 s"', cost='{ workload = "gpt2-small" }')
+    )
+    (target,) = wanted.targets
+    assert target.needs is not None
+    forward = replace(target.needs, parts=target.needs.parts[:3])
+    took = {"step_time": Reading(5e8, "time")}
+    runs = [Measured("a", None, {"workload": "gpt2"}, took, of) for of in (forward, target.needs)]
+
+    (alone,) = targets.report(wanted, runs[:1]).tables[0].frame["verdict"]
+    (whole,) = targets.report(wanted, runs[1:]).tables[0].frame["verdict"]
+
+    assert (alone, whole) == ("not measured", "pass")
+
+
 def test_of_several_runs_each_row_and_reason_says_which(tmp_path: Path) -> None:
     wanted = loaded(tmp_path, one(passing='"< 1 s"'))
     runs = [Measured(name, H100, {}, {}) for name in ("before", "after")]

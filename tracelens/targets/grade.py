@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -30,6 +31,7 @@ FAILED: Final = ("fail", "impossible measurement")
 _NEAR: Final = 1e-9
 _ALL: Final = 1 + _NEAR
 _CLOSE: Final = 0.9
+_ROUNDING: Final = 0.01
 
 
 @dataclass(frozen=True)
@@ -158,9 +160,27 @@ def _is_meant(target: Target, one: Measured) -> bool:
         return False
     if target.gpu is not None and not limits.is_on(target.gpu, one.gpu):
         return False
-    if target.needs is not None and one.config and not _agrees(target.needs.config, one.config):
-        return False
+    if target.needs is not None and target.needs.config and one.config:
+        if not _agrees(target.needs.config, one.config):
+            return False
+        if one.needs is not None and not _is_same_work(target.needs, one.needs):
+            return False  # forward alone, say
     return _has(target.config, one.config)
+
+
+def _is_same_work(asked: Needs, done: Needs) -> bool:
+    """Tell whether two costs have the same operations, but for rounding, in every format."""
+    wanted, has = (_operations(needs) for needs in (asked, done))
+    return wanted.keys() == has.keys() and all(
+        abs(wanted[key] - has[key]) <= _ROUNDING * wanted[key] for key in wanted
+    )
+
+
+def _operations(needs: Needs) -> Counter[tuple[str, bool]]:
+    counts: Counter[tuple[str, bool]] = Counter()
+    for part in needs.parts:
+        counts[part.dtype, part.matmul] += part.flops
+    return counts
 
 
 def _agrees(wanted: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
