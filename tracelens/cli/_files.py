@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tracelens.errors import UsageError
+from tracelens.exports import put
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -92,25 +93,12 @@ def write_folder(folder: Path, files: Mapping[str, str]) -> None:
             file = draft / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(text.encode("utf-8", "surrogateescape"))
-        _take_place(draft, folder, beside / "old")
+        put(draft, folder, beside / "old")
     except OSError as error:
         raise UsageError(f"{folder} cannot be written: {error.strerror or error}.") from error
     finally:
         if beside is not None:
             shutil.rmtree(beside, ignore_errors=True)
-
-
-def _take_place(draft: Path, folder: Path, old: Path) -> None:
-    """Rename a draft into place; the folder that stands there comes back if that fails."""
-    if not folder.exists():
-        draft.rename(folder)
-        return
-    folder.rename(old)
-    try:
-        draft.rename(folder)
-    except OSError:
-        old.rename(folder)
-        raise
 
 
 def write(output: Path, text: str) -> None:

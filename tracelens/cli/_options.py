@@ -61,6 +61,30 @@ FORCE: Final = click.option("--force", is_flag=True, help="Overwrite the output 
 NO_CACHE: Final = click.option(
     "--no-cache", is_flag=True, help="Read the recording itself, and leave no cache."
 )
+PHASE: Final = click.option(
+    "--phase",
+    "phases",
+    multiple=True,
+    metavar="NAME",
+    help="Only work of this phase; `(none)` for work in none.",
+)
+WITHIN: Final = click.option(
+    "--within",
+    metavar="RANGE[#N]",
+    help="Only work launched inside this range, or its instance N (from 0).",
+)
+STEP: Final = click.option(
+    "--step", type=int, metavar="N", help="Only work launched in step N (from 0)."
+)
+DEVICE: Final = click.option(
+    "--device", type=int, metavar="N", help="Only work of this CUDA device."
+)
+RANK: Final = click.option(
+    "--rank",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Only the recording of this rank, of a folder that holds those of several.",
+)
 
 
 def rules(option: str, asked: Sequence[str], example: str = "loss=^loss$") -> dict[str, str]:

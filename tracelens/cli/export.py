@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from tracelens import registry
-from tracelens.cli import _progress
+from tracelens.cli import _options, _progress
 
 if TYPE_CHECKING:
     from tracelens.exports import Exporter
@@ -46,13 +46,9 @@ _SUFFIXES: Final = (
     help="Write to this file or folder instead of one named after PATH in the current folder.",
 )
 @click.option("--force", is_flag=True, help="Overwrite the output.")
-@click.option(
-    "--within",
-    metavar="RANGE[#N]",
-    help="Only work launched inside this range, or its instance N (from 0).",
-)
-@click.option("--step", type=int, metavar="N", help="Only work launched in step N (from 0).")
-@click.option("--device", type=int, metavar="N", help="Only work of this CUDA device.")
+@_options.WITHIN
+@_options.STEP
+@_options.DEVICE
 def export(  # noqa: PLR0917
     path: Path,
     target: str,

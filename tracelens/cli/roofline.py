@@ -51,26 +51,11 @@ _TOP: Final = 20
         "roofline_formulas, roofline_parts (again for more; `all` for every one)."
     ),
 )
-@click.option(
-    "--phase",
-    "phases",
-    multiple=True,
-    metavar="NAME",
-    help="Only work of this phase; `(none)` for work in none.",
-)
-@click.option(
-    "--within",
-    metavar="RANGE[#N]",
-    help="Only work launched inside this range, or its instance N (from 0).",
-)
-@click.option("--step", type=int, metavar="N", help="Only work launched in step N (from 0).")
-@click.option("--device", type=int, metavar="N", help="Only work of this CUDA device.")
-@click.option(
-    "--rank",
-    type=click.IntRange(min=0),
-    metavar="N",
-    help="Only the recording of this rank, of a folder that holds those of several.",
-)
+@_options.PHASE
+@_options.WITHIN
+@_options.STEP
+@_options.DEVICE
+@_options.RANK
 @_options.PHASE_RULES
 @click.option(
     "--ceilings",

@@ -98,7 +98,7 @@ def whole(exporter: Exporter, output: Path) -> Iterator[Path]:
         if exporter.folder:
             draft.mkdir()
         yield draft
-        _put(draft, output, beside / f"{output.name}~")
+        put(draft, output, beside / f"{output.name}~")
     except OSError as error:
         raise UsageError(f"{output} cannot be written: {error.strerror or error}.") from error
     finally:
@@ -106,7 +106,7 @@ def whole(exporter: Exporter, output: Path) -> Iterator[Path]:
             shutil.rmtree(beside, ignore_errors=True)
 
 
-def _put(draft: Path, output: Path, old: Path) -> None:
+def put(draft: Path, output: Path, old: Path) -> None:
     """Rename the draft into place; a folder that stands there steps aside first."""
     if not output.is_dir():
         draft.replace(output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
@@ -129,10 +129,10 @@ def side_of(place: Place, reads: Mapping[Path, Read], label: str) -> Side:
 def timed_steps(folder: Path) -> tuple[int, ...]:
     """Return the times of steps that a capture took without a profiler (run.json), if it did."""
     try:
-        said = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        passes = [p for p in said["passes"] if p["recorder"] == "timer" and p["state"] == "done"]
-        times = passes[-1]["steps_ns"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        passes = _told(folder)["passes"]
+        timed = [p for p in passes if p["recorder"] == "timer" and p["state"] == "done"]
+        times = timed[-1]["steps_ns"]
+    except (LookupError, TypeError):
         return ()
     if not isinstance(times, list) or not all(type(t) is int and t >= 0 for t in times):
         return ()
@@ -141,13 +141,22 @@ def timed_steps(folder: Path) -> tuple[int, ...]:
 
 def _gpus_told(folder: Path) -> dict[str, int]:
     """Return how many GPUs of which name a capture ran on (run.json)."""
+    told = _told(folder)
+    try:
+        names = [str(one["name"]) for one in told["machine"]["gpus"]]
+        ranks = int(told["options"].get("world_size", 1))
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return {}
+    return dict(Counter(names[:ranks])) if told.get("device") != "cpu" else {}
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    """Return what run.json says; nothing where there is none that can be understood."""
     try:
         said = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        names = [str(one["name"]) for one in said["machine"]["gpus"]]
-        ranks = int(said["options"].get("world_size", 1))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return dict(Counter(names[:ranks])) if said.get("device") != "cpu" else {}
+    return said if isinstance(said, dict) else {}
 
 
 def _with_memory(side: Side, memory: Memory | None) -> Side:
