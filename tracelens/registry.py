@@ -50,6 +50,7 @@ ROOMS: Final[Mapping[str, Room]] = {
     "recorder": Room("tracelens.capture.recorders", "RECORDER"),
     "measure": Room("tracelens.bench.measures", "MEASURE"),
     "workload": Room("tracelens_workloads", "WORKLOAD"),
+    "kernel": Room("tracelens_kernels.ops", "KERNEL"),
     "page": Room("tracelens_dashboards.pages", "PAGE"),
 }
 
