@@ -155,8 +155,8 @@ def test_naive_parts_are_marked_in_both_directions() -> None:
     ("options", "said"),
     [
         ({"seq": 0}, "--seq is 0; it must be at least 1"),
-        ({"implementation": "kernel"}, "needs --kernel MODULE:FUNCTION"),
-        ({"implementation": "kernel", "kernel": "module"}, "needs --kernel MODULE:FUNCTION"),
+        ({"implementation": "kernel"}, "module:function"),
+        ({"implementation": "kernel", "kernel": "module"}, "module:function"),
         ({"kernel": "module:function"}, "only called with --implementation kernel"),
         ({"implementation": "flex", "compile": "default"}, "is always compiled"),
         ({"implementation": "flash"}, "sdpa-flash"),

@@ -331,7 +331,7 @@ def test_zero_grad_is_part_of_the_optimizer_and_phases_follow_one_another() -> N
         ({"ctx": 0}, ["--ctx", "at least 1"]),
         ({"grad_accumulation": 0}, ["--grad-accumulation", "at least 1"]),
         ({"autocast": True}, ["--autocast", "--dtype fp32", "--dtype bf16"]),
-        ({"attention": "kernel"}, ["--kernel module:function"]),
+        ({"attention": "kernel"}, ["--kernel (flash-attention, or module:function)"]),
         ({"kernel": SDPA}, ["--attention kernel"]),
         ({"attention": "kernel", "kernel": "mine"}, ["mine", "module:function"]),
         ({"inference": True}, ["--inference", "--mode train"]),

@@ -143,7 +143,7 @@ def test_products_of_both_phases_are_those_that_pytorch_dispatches(
         ({"family": "llama", "d_model": 12}, ["RoPE"]),
         ({"prompt": 0}, ["--prompt"]),
         ({"new_tokens": -1}, ["--new-tokens"]),
-        ({"attention": "kernel"}, ["--kernel module:function"]),
+        ({"attention": "kernel"}, ["--kernel (flash-attention, or module:function)"]),
         ({"compile": "default"}, ["--new-tokens 0"]),
         ({"family": "lllama"}, ["llama"]),
     ],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import tracelens
+from tracelens_workloads import _kernels
 from tracelens_workloads._torch import random, synchronize
 
 if TYPE_CHECKING:
@@ -23,15 +24,7 @@ class OptimizerProgram:
         self.parameters = [random(shape, workload.dtype, device) for shape in workload.shapes()]
         for parameter in self.parameters:
             parameter.grad = random(parameter.shape, workload.dtype, device)
-        kind: Any = torch.optim.AdamW
-        if workload.optimizer == "sgd":
-            kind = functools.partial(torch.optim.SGD, momentum=workload.momentum)
-        self.optimizer: torch.optim.Optimizer = kind(
-            self.parameters,
-            lr=1e-4,
-            foreach=workload.implementation == "foreach",
-            fused=workload.implementation == "fused",
-        )
+        self.optimizer: torch.optim.Optimizer = _kind(workload)(self.parameters, lr=1e-4)
         self.optimizer.step()
 
     def step(self) -> None:
@@ -41,3 +34,16 @@ class OptimizerProgram:
                 for _ in range(self._repeats):
                     self.optimizer.step()
             synchronize(self._device)
+
+
+def _kind(workload: Optimizer) -> Any:
+    """Return what makes the optimizer of a workload's options from parameters."""
+    if workload.implementation == "kernel":
+        return _kernels.of_room("adamw")
+    how: dict[str, Any] = {
+        "foreach": workload.implementation == "foreach",
+        "fused": workload.implementation == "fused",
+    }
+    if workload.optimizer == "sgd":
+        return functools.partial(torch.optim.SGD, momentum=workload.momentum, **how)
+    return functools.partial(torch.optim.AdamW, **how)

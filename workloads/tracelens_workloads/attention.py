@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from tracelens.errors import UsageError
 from tracelens.workload import DTYPES, Cost, Work, option
+from tracelens_workloads import _kernels
 from tracelens_workloads._layers import Layer, compile_option, mode_option, repeats_option
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ class Attention(Layer):
     causal: bool = option(False, "Let tokens attend only to those before them.")
     implementation: str = option("naive", "What computes it.", choices=IMPLEMENTATIONS)
     kernel: str | None = option(
-        None, "The function (q, k, v, causal) of --implementation kernel, as MODULE:FUNCTION."
+        None,
+        "What computes (q, k, v, causal) for --implementation kernel: flash-attention, or "
+        "module:function.",
     )
     dtype: str = option("fp32", "Format of the elements.", choices=DTYPES)
     mode: str = mode_option()
@@ -75,9 +78,11 @@ class Attention(Layer):
         """Raise UsageError unless the sizes are possible and a kernel is named where needed."""
         super().check()
         if self.implementation == "kernel":
-            module, _, function = (self.kernel or "").partition(":")
-            if not module or not function:
-                raise UsageError("--implementation kernel needs --kernel MODULE:FUNCTION.")
+            if self.kernel is None:
+                raise UsageError(
+                    "--implementation kernel needs --kernel flash-attention, or module:function."
+                )
+            _kernels.check(self.kernel)
         elif self.kernel is not None:
             raise UsageError("--kernel is only called with --implementation kernel; add that.")
         if self.compile != "none" and self.implementation == "flex":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from tracelens.errors import UsageError
 from tracelens.workload import DTYPES, Cost, Workload, option
+from tracelens_workloads import _kernels
 from tracelens_workloads.models import formulas
 from tracelens_workloads.models.architecture import FAMILIES, Architecture
 from tracelens_workloads.models.smaller import halves, largest_first
@@ -65,8 +66,9 @@ class Gpt2(Workload):
     optimizer: str = option("adamw", "Which optimizer.", choices=("adamw", "sgd"))
     optimizer_implementation: str = option(
         "foreach",
-        "Lists of tensors per kernel, one fused kernel for all of it, or tensor by tensor.",
-        choices=("foreach", "fused", "for-loop"),
+        "Lists of tensors per kernel, one fused kernel for all of it (torch's, or ours: kernel), "
+        "or tensor by tensor.",
+        choices=("foreach", "fused", "for-loop", "kernel"),
     )
     attention: str = option(
         "naive",
@@ -74,7 +76,18 @@ class Gpt2(Workload):
         choices=("naive", "sdpa", "sdpa-flash", "sdpa-cudnn", "flex", "kernel"),
     )
     kernel: str | None = option(
-        None, "module:function of (q, k, v, causal), for --attention kernel."
+        None,
+        "What computes (q, k, v, causal) for --attention kernel: flash-attention, or your "
+        "module:function.",
+    )
+    norm: str = option(
+        "torch", "Whose norms: torch's, or our kernels.", choices=("torch", "kernel")
+    )
+    loss: str = option(
+        "torch",
+        "Whose cross-entropy: torch's; kernel: ours, which leaves the gradient in the logits' "
+        "place; linear-kernel: ours together with the head, which never has the logits in memory.",
+        choices=("torch", "kernel", "linear-kernel"),
     )
     compile: str = option(
         "none",
@@ -110,6 +123,7 @@ class Gpt2(Workload):
             dtype=self.dtype,
             autocast=self.autocast,
             attention=self.attention,
+            loss=self.loss,
             mode=self.mode,
             inference=self.inference,
             optimizer=self.optimizer,
@@ -123,6 +137,8 @@ class Gpt2(Workload):
         self.architecture.check()
         if min(self.ctx, self.batch, self.grad_accumulation) < 1:
             raise UsageError("--ctx, --batch and --grad-accumulation are at least 1.")
+        if self.kernel is not None:
+            _kernels.check(self.kernel)
         for is_wrong, text in self._contradictions():
             if is_wrong:
                 raise UsageError(text)
@@ -134,10 +150,13 @@ class Gpt2(Workload):
             "add --dtype bf16 (or fp16)."
         )
         yield self.autocast and self.dtype not in ("bf16", "fp16"), nothing_to_cast_to
-        one_alone = "--attention kernel and --kernel module:function go together; give both."
+        one_alone = (
+            "--attention kernel and --kernel (flash-attention, or module:function) go together; "
+            "give both."
+        )
         yield (self.attention == "kernel") != (self.kernel is not None), one_alone
-        no_path = f"--kernel {self.kernel} is no module:function, such as my.attention:forward."
-        yield self.kernel is not None and ":" not in self.kernel, no_path
+        our_sgd = "--optimizer-implementation kernel is AdamW alone; leave --optimizer sgd out."
+        yield self.optimizer == "sgd" and self.optimizer_implementation == "kernel", our_sgd
         no_backward = f"--inference leaves --mode {self.mode} nothing to go back by; leave it out."
         yield self.inference and not forward, no_backward
         nothing_kept = (

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tracelens.errors import UsageError
 from tracelens.workload import DTYPES, Cost, Workload, option
+from tracelens_workloads import _kernels
 from tracelens_workloads.models import formulas
 from tracelens_workloads.models.architecture import FAMILIES, Architecture
 from tracelens_workloads.models.smaller import halves, largest_first
@@ -91,7 +92,9 @@ class LlmInference(Workload):
         choices=("naive", "sdpa", "sdpa-flash", "sdpa-cudnn", "kernel"),
     )
     kernel: str | None = option(
-        None, "module:function of (q, k, v, causal), for --attention kernel."
+        None,
+        "What computes (q, k, v, causal) for --attention kernel: flash-attention, or your "
+        "module:function.",
     )
     all_logits: bool = option(False, "Make logits of the whole prompt, not of its last token.")
     compile: str = option(
@@ -121,12 +124,11 @@ class LlmInference(Workload):
             raise UsageError("--prompt and --batch are at least 1, --new-tokens at least 0.")
         if (self.attention == "kernel") != (self.kernel is not None):
             raise UsageError(
-                "--attention kernel and --kernel module:function go together; give both."
+                "--attention kernel and --kernel (flash-attention, or module:function) go "
+                "together; give both."
             )
-        if self.kernel is not None and ":" not in self.kernel:
-            raise UsageError(
-                f"--kernel {self.kernel} is no module:function, such as my.attention:forward."
-            )
+        if self.kernel is not None:
+            _kernels.check(self.kernel)
         if self.compile != "none" and self.new_tokens:
             raise UsageError(
                 "--compile would compile anew for each length of the cache; "

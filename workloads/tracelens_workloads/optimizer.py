@@ -48,8 +48,9 @@ class Optimizer(Layer):
     momentum: float = option(0.0, "Momentum of SGD.")
     implementation: str = option(
         "foreach",
-        "Lists of tensors per kernel, one fused kernel for all of it, or tensor by tensor.",
-        choices=("foreach", "fused", "for-loop"),
+        "Lists of tensors per kernel, one fused kernel for all of it (torch's, or ours: kernel), "
+        "or tensor by tensor.",
+        choices=("foreach", "fused", "for-loop", "kernel"),
     )
     dtype: str = option(
         "fp32", "Format of the parameters, gradients and state.", choices=ELEMENT_DTYPES
@@ -65,6 +66,9 @@ class Optimizer(Layer):
             raise UsageError(f"--momentum is {self.momentum}; it must be at least 0 and below 1.")
         if self.momentum and self.optimizer != "sgd":
             raise UsageError("--momentum is for --optimizer sgd; AdamW has its own.")
+
+        if self.implementation == "kernel" and self.optimizer == "sgd":
+            raise UsageError("--implementation kernel is AdamW alone; leave --optimizer sgd out.")
 
     def shapes(self) -> list[tuple[int, ...]]:
         """Return the shapes of the parameters, in the order of the model."""
@@ -105,12 +109,13 @@ class Optimizer(Layer):
         )
 
     def _counter_bytes(self) -> int:
-        """Bytes of AdamW's count of steps, which each tensor has in fp32."""
-        return 4 * len(self.shapes()) if self.optimizer == "adamw" else 0
+        """Bytes of torch's AdamW's count of steps, which each tensor has in fp32."""
+        counted = self.optimizer == "adamw" and self.implementation != "kernel"
+        return 4 * len(self.shapes()) if counted else 0
 
     def _temporary_numbers(self) -> int:
         """Numbers that stand in memory only within the step: AdamW's roots of the mean squares."""
-        if self.optimizer == "sgd" or self.implementation == "fused":
+        if self.optimizer == "sgd" or self.implementation in ("fused", "kernel"):
             return 0
         if self.implementation == "foreach":
             return self._numbers

@@ -14,6 +14,7 @@ from typing import Any, Final
 import torch
 
 from tracelens.errors import UsageError
+from tracelens_workloads import _kernels
 from tracelens_workloads._torch import span
 
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, bool], torch.Tensor]
@@ -25,7 +26,7 @@ def choose(name: str, kernel: str | None, device: str, dtype: torch.dtype) -> At
 
     Args:
         name: one of `IMPLEMENTATIONS`, or `kernel`.
-        kernel: `module:function`, where the name is `kernel`.
+        kernel: what `_kernels.function` knows, where the name is `kernel`.
         device: a torch device.
         dtype: what q, k and v will be.
 
@@ -33,7 +34,8 @@ def choose(name: str, kernel: str | None, device: str, dtype: torch.dtype) -> At
         UsageError: the device cannot compute it so, or there is no such kernel.
     """
     if name == "kernel":
-        return _imported(kernel or "")
+        found: Attention = _kernels.function(kernel or "")
+        return found
     on_gpu = device.startswith("cuda")
     if name in ("sdpa-cudnn", "flex") and not on_gpu:
         raise UsageError(f"{name} attention needs an NVIDIA GPU; on the CPU use sdpa or naive.")
@@ -162,16 +164,3 @@ def _compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tens
 
 _KNOWS_GROUPS: Final = [int(n) for n in torch.__version__.split(".")[:2]] >= [2, 5]
 _MASKS: Final[dict[tuple[int, int, str], Any]] = {}
-
-
-def _imported(path: str) -> Attention:
-    module, _, name = path.partition(":")
-    try:
-        kernel = getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise UsageError(f"--kernel {path}: {error}. Is its folder on PYTHONPATH?") from error
-    except (AttributeError, ValueError) as error:
-        raise UsageError(f"--kernel {path}: module {module!r} has no {name!r}.") from error
-    if not callable(kernel):
-        raise UsageError(f"--kernel {path} is no function of (q, k, v, causal).")
-    return kernel  # type: ignore[no-any-return]  # whatever the user's module holds

@@ -43,7 +43,7 @@ def _moments(a: Architecture, run: Training, parameters: Mapping[str, int]) -> l
     """
     size, weights = run.weight_size, sum(parameters.values()) * run.weight_size
     every = run.tokens * a.vocab
-    logits = every * run.size
+    logits = 0 if run.loss == "linear-kernel" else every * run.size
     kept, block = activations(a, run), of_block(a, run)
     again = block if run.checkpoint_activations else 0
     if run.mode == "forward":
@@ -156,7 +156,13 @@ def _cast_weights(a: Architecture, run: Training) -> int:
 
 
 def _loss_bytes(run: Run) -> int:
-    """Bytes per logit while the loss goes back; autocast computes it in fp32."""
+    """Bytes per logit while the loss goes back; autocast computes it in fp32.
+
+    Our kernel leaves the gradient in the logits' place; fused with the head, it has a chunk of
+    them at a time, which is not counted.
+    """
+    if run.loss != "torch":
+        return run.size if run.loss == "kernel" else 0
     return run.size + 3 * (4 if run.autocast else run.size)
 
 
@@ -170,7 +176,7 @@ def _passing(a: Architecture, run: Run) -> int:
 
 def _beside_state(run: Training, parameters: Mapping[str, int]) -> int:
     """What AdamW computes beside its state: of all tensors at once, of one, or of none."""
-    if run.optimizer != "adamw" or run.optimizer_implementation == "fused":
+    if run.optimizer != "adamw" or run.optimizer_implementation in ("fused", "kernel"):
         return 0
     elements = sum(parameters.values())
     if run.optimizer_implementation == "for-loop":

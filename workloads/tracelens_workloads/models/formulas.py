@@ -39,6 +39,7 @@ class Run:
     dtype: str = "fp32"
     autocast: bool = False
     attention: str = "naive"
+    loss: str = "torch"
 
     @property
     def tokens(self) -> int:
@@ -120,8 +121,12 @@ def training(a: Architecture, run: Training) -> Cost:
     """Return the cost of a step of training, or of the part of it that the mode names."""
     total = sum(parameters(a).values())
     phases = {"forward": [*blocks(a, run), *ends(a, run, logits_of=run.tokens)]}
+    if run.loss == "linear-kernel" and run.mode != "forward":
+        phases["forward"] = [work for work in phases["forward"] if work.part != "head"]
     if run.mode != "forward":
         phases["loss"] = [loss(a, run)]
+        if run.loss == "linear-kernel":
+            phases["loss"] = fused_loss(a, run)
         phases["backward"] = [*backward(a, run)]
     times = run.grad_accumulation
     done = {name: [_times(work, times) for work in works] for name, works in phases.items()}
@@ -221,6 +226,19 @@ def loss(a: Architecture, run: Run) -> Work:
     return _plain("cross-entropy", run, _CROSS_ENTROPY * logits, logits * run.size)
 
 
+def fused_loss(a: Architecture, run: Run) -> list[Work]:
+    """Return the work of head and cross-entropy in one, whose gradients are computed with it.
+
+    Logits need not cross memory: what does is the head's input and weight, and their gradients.
+    """
+    logits = run.tokens * a.vocab
+    moved = 2 * (run.tokens + a.vocab) * a.d_model * run.size
+    return [
+        Work("head", 6 * logits * a.d_model, moved, run.dtype),
+        _plain("cross-entropy", run, 3 * _CROSS_ENTROPY * logits, 0),
+    ]
+
+
 def backward(a: Architecture, run: Training) -> list[Work]:
     """Return the work of going back, from the loss to the embedding.
 
@@ -233,9 +251,13 @@ def backward(a: Architecture, run: Training) -> list[Work]:
     norms = (2 * a.layers + 1) * T * C
     moved = {"gelu": 3, "swiglu": 5}[a.mlp] * LTF * size
     logits = T * a.vocab
-    found = [
+    of_loss = [
         _plain("cross-entropy", run, 2 * _CROSS_ENTROPY * logits, 2 * logits * size),
-        *(_product_backward(part, a, run) for part in a.linear),
+        _product_backward("head", a, run),
+    ]
+    found = [
+        *(() if run.loss == "linear-kernel" else of_loss),
+        *(_product_backward(part, a, run) for part in a.linear if part != "head"),
         *_attention_backward(a, run),
         _plain("norm", run, 2 * norms * _NORM[a.norm], norms * (2 * stream + size)),
         _plain(a.mlp, run, 2 * LTF * _MLP[a.mlp], moved),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,13 +10,16 @@ import torch
 
 import tracelens
 from tracelens.errors import UsageError
+from tracelens_workloads import _kernels
 from tracelens_workloads._torch import compiled, number_format, synchronize
 from tracelens_workloads.models.transformer import build
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from tracelens_workloads.gpt2 import Gpt2
+    from tracelens_workloads.models.transformer import Transformer
 
 _WARMUP: Final = 3
 """Steps before a capture: libraries make their workspaces, and the optimizer its state."""
@@ -52,6 +56,7 @@ class Training:
             tracelens.instrument(self.model, phases=False)
         self._model = compiled(self.model, config.compile, device)
         shape = (config.grad_accumulation, 2, config.batch, config.ctx)
+        self._loss = choose_loss(config.loss, self.model)
         self._data = torch.randint(config.architecture.vocab, shape, device=device)
 
     def step(self) -> None:
@@ -77,9 +82,9 @@ class Training:
     def _micro_batch(self, tokens: torch.Tensor, targets: torch.Tensor) -> None:
         with self._autocast():
             with tracelens.phase("forward"):
-                logits = self._model(tokens)
+                found = self._model(tokens)
             with tracelens.phase("loss"):
-                loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+                loss = self._loss(found.flatten(0, 1), targets.flatten())
         with tracelens.phase("backward"):
             torch.autograd.backward(loss / self.config.grad_accumulation)
         self.loss = loss.detach()
@@ -124,12 +129,32 @@ class Replayed(Training):
             synchronize(self.device)
 
 
+def choose_loss(name: str, model: Transformer) -> Callable[..., torch.Tensor]:
+    """Return a function of what the model gives (logits, or what its head takes) and the targets.
+
+    Raises:
+        UsageError: our kernels cannot be loaded.
+    """
+    if name == "kernel":
+        return functools.partial(_kernels.of_room("cross_entropy"), inplace=True)
+    if name == "linear-kernel":
+        fused = _kernels.of_room("linear_cross_entropy")
+        return lambda hidden, targets: fused(hidden, model.head.weight, targets)
+    return torch.nn.functional.cross_entropy
+
+
 def make_optimizer(config: Gpt2, model: torch.nn.Module) -> torch.optim.Optimizer:
     """Return the optimizer of a workload's options.
 
     Raises:
-        UsageError: this torch has no fused optimizer for the model's device.
+        UsageError: this torch has no fused optimizer for the model's device, or ours cannot be
+            loaded.
     """
+    if config.optimizer_implementation == "kernel":
+        ours: torch.optim.Optimizer = _kernels.of_room("adamw")(
+            model.parameters(), lr=1e-4, eps=_epsilon(config)
+        )
+        return ours
     how: dict[str, Any] = {
         "foreach": {"foreach": True},
         "fused": {"fused": True},
@@ -138,10 +163,12 @@ def make_optimizer(config: Gpt2, model: torch.nn.Module) -> torch.optim.Optimize
     try:
         if config.optimizer == "sgd":
             return torch.optim.SGD(model.parameters(), lr=1e-4, **how)
-        # Half-precision weights have half-precision moments, and 1e-8 is nothing in fp16.
-        eps = 1e-8 if config.dtype != "fp16" or config.autocast else 1e-4
         return torch.optim.AdamW(
-            model.parameters(), lr=1e-4, eps=eps, capturable=config.cuda_graph, **how
+            model.parameters(),
+            lr=1e-4,
+            eps=_epsilon(config),
+            capturable=config.cuda_graph,
+            **how,
         )
     except RuntimeError as error:
         if config.optimizer_implementation != "fused":
@@ -150,3 +177,8 @@ def make_optimizer(config: Gpt2, model: torch.nn.Module) -> torch.optim.Optimize
             f"torch {torch.__version__} has no fused {config.optimizer} for this device; "
             "take --optimizer-implementation foreach."
         ) from error
+
+
+def _epsilon(config: Gpt2) -> float:
+    """Half-precision weights have half-precision moments, and 1e-8 is nothing in fp16."""
+    return 1e-8 if config.dtype != "fp16" or config.autocast else 1e-4

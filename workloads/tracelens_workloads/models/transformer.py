@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from tracelens_workloads import _kernels
 from tracelens_workloads._torch import TORCH_DTYPES
 from tracelens_workloads.models.attention import choose, naive, output, past, scores, softmax
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from tracelens_workloads.gpt2 import Gpt2
     from tracelens_workloads.models.architecture import Architecture
     from tracelens_workloads.models.attention import Attention
+
+    Norm = Callable[[Architecture], nn.Module]
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
 """Cosines and sines, each (S, D / 2)."""
@@ -175,11 +178,11 @@ class SwigluMlp(nn.Module):
 class Block(nn.Module):
     """One layer: attention, then the MLP, each added to the residual stream."""
 
-    def __init__(self, a: Architecture, attend: Attention) -> None:
+    def __init__(self, a: Architecture, attend: Attention, norm: Norm) -> None:
         super().__init__()
-        self.norm1 = _norm(a)
+        self.norm1 = norm(a)
         self.attention = SelfAttention(a, attend)
-        self.norm2 = _norm(a)
+        self.norm2 = norm(a)
         self.mlp = GeluMlp(a) if a.mlp == "gelu" else SwigluMlp(a)
 
     def forward(
@@ -202,25 +205,35 @@ class Transformer(nn.Module):
         architecture: its shape.
         attend: how attention is computed.
         recompute: keep only the input of each block for backward, which runs the block again.
+        norm: makes the norms.
+        headless: leave the head to the loss, and give what it would take.
     """
 
     rotation: torch.Tensor
 
     def __init__(
-        self, architecture: Architecture, attend: Attention, *, recompute: bool = False
+        self,
+        architecture: Architecture,
+        attend: Attention,
+        *,
+        recompute: bool = False,
+        norm: Norm | None = None,
+        headless: bool = False,
     ) -> None:
         super().__init__()
         a = architecture
+        norm = norm or torch_norm
         self.architecture = a
         self.recompute = recompute
+        self.headless = headless
         self.embedding = nn.Embedding(a.vocab, a.d_model)
         if a.positions == "learned":
             self.positions = nn.Embedding(a.max_positions, a.d_model)
         if a.positions == "rope":
             table = torch.empty(2, a.max_positions, a.head_dim // 2)
             self.register_buffer("rotation", table, persistent=False)
-        self.blocks = nn.ModuleList(Block(a, attend) for _ in range(a.layers))
-        self.norm = _norm(a)
+        self.blocks = nn.ModuleList(Block(a, attend, norm) for _ in range(a.layers))
+        self.norm = norm(a)
         self.head = nn.Linear(a.d_model, a.vocab, bias=False)
         self.tie()
 
@@ -233,6 +246,8 @@ class Transformer(nn.Module):
         self, tokens: torch.Tensor, cache: Cache | None = None, *, last_only: bool = False
     ) -> torch.Tensor:
         """(B, S) tokens -> (B, S, vocab) logits, or (B, 1, vocab) for `last_only`.
+
+        A headless one gives (B, S, C).
 
         With a cache, the tokens follow those it has seen, and it grows: several at once only
         into an empty one, then one at a time.
@@ -255,8 +270,9 @@ class Transformer(nn.Module):
                 x = block(x, rotation, cache, layer)
         if cache is not None:
             cache.seen = end
-        logits: torch.Tensor = self.head(self.norm(x[:, -1:] if last_only else x))
-        return logits
+        x = self.norm(x[:, -1:] if last_only else x)
+        found: torch.Tensor = x if self.headless else self.head(x)
+        return found
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -276,22 +292,27 @@ def build(config: Gpt2, device: str = "cpu") -> Transformer:
     """Return the model of a workload's options, with random weights, on a device.
 
     Raises:
-        UsageError: the device cannot compute attention as the options ask.
+        UsageError: the device cannot compute attention as the options ask, or a kernel of ours
+            cannot be loaded.
     """
     computed_in = TORCH_DTYPES[config.dtype]
     attend = choose(config.attention, config.kernel, device, computed_in)
     if config.attention == "flex":
         past(config.ctx, config.ctx, str(torch.empty(0, device=device).device))
-    model = on_meta(config.architecture, attend, recompute=config.checkpoint_activations)
+    model = on_meta(
+        config.architecture,
+        attend,
+        recompute=config.checkpoint_activations,
+        norm=kernel_norm() if config.norm == "kernel" else torch_norm,
+        headless=config.loss == "linear-kernel" and config.mode != "forward",
+    )
     return allocate(model, torch.float32 if config.autocast else computed_in, device)
 
 
-def on_meta(
-    architecture: Architecture, attend: Attention, *, recompute: bool = False
-) -> Transformer:
-    """Return a model without memory: its shapes only."""
+def on_meta(architecture: Architecture, attend: Attention, **how: Any) -> Transformer:
+    """Return a model without memory: its shapes only. ``how``: as of `Transformer`."""
     with torch.device("meta"):
-        return Transformer(architecture, attend, recompute=recompute)
+        return Transformer(architecture, attend, **how)
 
 
 def allocate(model: Transformer, dtype: torch.dtype, device: str) -> Transformer:
@@ -316,5 +337,25 @@ def angles(a: Architecture) -> torch.Tensor:
     return torch.stack([turned.cos(), turned.sin()])
 
 
-def _norm(a: Architecture) -> nn.Module:
+def torch_norm(a: Architecture) -> nn.Module:
+    """Return torch's norm of an architecture."""
     return nn.LayerNorm(a.d_model) if a.norm == "layer" else nn.RMSNorm(a.d_model, eps=1e-5)
+
+
+def kernel_norm() -> Norm:
+    """Return what makes our kernels' norms.
+
+    Raises:
+        UsageError: they cannot be loaded.
+    """
+    layer, rms = _kernels.of_room("layernorm"), _kernels.of_room("rmsnorm")
+
+    class LayerNorm(nn.LayerNorm):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return layer(x, self.weight, self.bias, self.eps)  # type: ignore[no-any-return]
+
+    class RMSNorm(nn.RMSNorm):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return rms(x, self.weight, self.eps)  # type: ignore[no-any-return]
+
+    return lambda a: LayerNorm(a.d_model) if a.norm == "layer" else RMSNorm(a.d_model, eps=1e-5)
