@@ -1,0 +1,1 @@
+"""Device code of the matrix products: dense, scaled, and grouped by expert."""
