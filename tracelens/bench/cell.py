@@ -246,7 +246,7 @@ class Failure:
     Attributes:
         implementation: its name, or that of a candidate; "": all of them.
         stage: where it ended.
-        error: class of the exception; `Wrong` where outputs were; "" of one that cannot.
+        error: class of the exception; `WrongError` where outputs were; "" of one that cannot.
         message: what it says; of wrong outputs, which, by how much, and how much may be.
         traceback: the last frames, where there are any.
     """

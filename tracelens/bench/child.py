@@ -6,25 +6,22 @@ What kills it, or leaves CUDA unusable, costs one case: another process goes on 
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tracelens import registry
-from tracelens.bench import environment, job, timing
-from tracelens.bench.case import Target
+from tracelens.bench import environment, job, measuring, timing
 from tracelens.bench.job import Line
 from tracelens.hardware.measured import Failed, Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tracelens.bench.case import Case, Measure
+    from tracelens.bench.case import Case, Measure, Target
     from tracelens.bench.job import Job
 
-    Say = Callable[[Line], None]
+    Say = Callable[[Line], object]
 
 _ROOM: Final = 0.8
 _QUEUED_WARMUP_S: Final = 0.01
@@ -34,8 +31,8 @@ _QUEUED_BUDGET_S: Final = 0.1  # the GPU is kept busy for 20 times as long
 def main() -> int:
     """Measure what is asked."""
     asked = job.decode(sys.argv[1])
-    with _answers() as say:
-        return measure(asked, say)
+    with measuring.answers() as write:
+        return measure(asked, lambda answer: write(job.line(answer)))
 
 
 def measure(asked: Job, say: Say) -> int:
@@ -60,7 +57,7 @@ def measure(asked: Job, say: Say) -> int:
             found = one(case, target)
         except Exception as error:  # noqa: BLE001 (what one case cannot do leaves the others)
             say(Line(failed=Failed(case.name, _why(error))))
-            if _is_broken(target):
+            if measuring.is_broken(target):
                 return 3
         else:
             rates[case.name] = found.value
@@ -103,22 +100,7 @@ def one(case: Case, target: Target) -> Result:
 
 def _target(torch: Any, asked: Job) -> tuple[Target, str]:
     """Return the device, and its name."""
-    has_gpu = torch.cuda.is_available() and torch.version.cuda is not None
-    if asked.device == "cpu" or (asked.device == "auto" and not has_gpu):
-        return (
-            Target(torch, "cpu", asked.quick, environment.free_bytes()),
-            environment.processor(),
-        )
-    number = 0 if asked.device == "auto" else int(asked.device)
-    there = torch.cuda.device_count() if has_gpu else 0
-    if number >= there:
-        raise SystemExit(f"torch {torch.__version__} sees {there} GPUs here: no number {number}.")
-    torch.cuda.set_device(number)
-    about = torch.cuda.get_device_properties(number)
-    free, _ = torch.cuda.mem_get_info(number)
-    l2 = int(getattr(about, "L2_cache_size", 0))
-    target = Target(torch, f"cuda:{number}", asked.quick, free, l2, (about.major, about.minor))
-    return target, about.name
+    return measuring.target(torch, asked.device, quick=asked.quick)
 
 
 def _is_too_long(case: Case, rates: dict[str, float], target: Target) -> bool:
@@ -133,30 +115,6 @@ def _fits(case: Case, target: Target) -> bool:
 def _why(error: Exception) -> str:
     text = next((line for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {text.strip()[:200]}"
-
-
-def _is_broken(target: Target) -> bool:
-    """Tell whether CUDA answers every call with the same error from now on."""
-    if not target.is_gpu:
-        return False
-    try:
-        target.torch.cuda.synchronize(target.device)
-    except Exception:  # noqa: BLE001 (torch has an error of its own in newer versions)
-        return True
-    return False
-
-
-@contextlib.contextmanager
-def _answers() -> Iterator[Say]:
-    """Give what writes a line to standard output, and let all else that is printed go elsewhere."""
-    own = os.dup(1)
-    os.dup2(2, 1)
-    with os.fdopen(own, "wb", buffering=0) as stream:
-
-        def say(answer: Line) -> None:
-            stream.write(job.line(answer))
-
-        yield say
 
 
 if __name__ == "__main__":

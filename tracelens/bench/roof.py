@@ -1,0 +1,90 @@
+"""What a call could take at the least, and whether it took less than is possible."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from tracelens import hardware
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tracelens.hardware import Ceilings
+    from tracelens.workload import Work
+
+SPARSE: Final = " 2:4"
+"""Ends the format of work that is counted as dense and done with 2:4 sparsity: `int8 2:4`."""
+
+_WORST: Final = ("", "above the measured ceiling", "above the data sheet", "impossible")
+
+
+@dataclass(frozen=True)
+class Roof:
+    """A time held against the ceilings.
+
+    Attributes:
+        bound_s: the least time; None: not known, or the bandwidth plays no part and there is
+            nothing to compute.
+        limited_by: `compute` or `memory`; "" without a bound.
+        origin: where the ceiling that holds it is from.
+        share: bound over time.
+        flag: what is wrong with the time, see `Ceilings.verdict`.
+    """
+
+    bound_s: float | None = None
+    limited_by: str = ""
+    origin: str = ""
+    share: float | None = None
+    flag: str = ""
+
+
+def roof(work: Work, seconds: float, ceilings: Ceilings | None, *, in_cache: bool) -> Roof:
+    """Return how a time is to the ceilings.
+
+    Args:
+        work: of one call.
+        seconds: that it took.
+        ceilings: of the device; None: not known.
+        in_cache: whether its bytes may lie in the cache, so that the memory's bandwidth is no
+            bound of theirs.
+    """
+    if ceilings is None:
+        return Roof()
+    held = replace(work, bytes=0) if in_cache else work
+    known = _sparse(ceilings) if work.dtype.endswith(SPARSE) else ceilings
+    bound = hardware.bound([held], known)
+    if bound is None or not bound.seconds:
+        return Roof()
+    rates = _rates(held, seconds)
+    name = hardware.BANDWIDTH if bound.limited_by == "memory" else _compute(work)
+    return Roof(
+        bound_s=bound.seconds,
+        limited_by=bound.limited_by,
+        origin=known.origin_of(name),
+        share=bound.seconds / seconds,
+        flag=max((known.verdict(*rate) for rate in rates.items()), key=_WORST.index),
+    )
+
+
+def _rates(work: Work, seconds: float) -> Mapping[str, float]:
+    rates = {_compute(work): work.flops / seconds, hardware.BANDWIDTH: work.bytes / seconds}
+    return {name: rate for name, rate in rates.items() if rate}
+
+
+def _compute(work: Work) -> str:
+    return f"{hardware.MATMUL}{work.dtype}" if work.matmul else hardware.VECTOR
+
+
+def _sparse(ceilings: Ceilings) -> Ceilings:
+    """Return the ceilings with the formats of sparse products, which are stated alone."""
+    device = ceilings.device
+    if device is None:
+        return ceilings
+    rates = {f"{name}{SPARSE}": rate for name, rate in device.sparse_flops_per_s.items()}
+    dense = {**device.matmul_flops_per_s, **rates}
+    return replace(
+        ceilings,
+        device=replace(device, matmul_flops_per_s=dense),
+        matmul_flops_per_s={**ceilings.matmul_flops_per_s, **rates},
+    )
