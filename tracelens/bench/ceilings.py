@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tracelens import __version__, tools
-from tracelens.bench import job
+from tracelens.bench import job, processes
 from tracelens.bench.job import Job
 from tracelens.errors import CaptureError
 from tracelens.hardware.measured import Failed, Measured
@@ -114,7 +114,7 @@ def _listen(asked: Job, heard: _Heard, say: Callable[[str], None], limit_s: floa
 
         def end() -> None:
             ended.set()
-            _end(process)
+            processes.end(process)
 
         watch = threading.Timer(limit_s, end)
         watch.start()
@@ -125,12 +125,12 @@ def _listen(asked: Job, heard: _Heard, say: Callable[[str], None], limit_s: floa
         finally:
             watch.cancel()
             if process.poll() is None:
-                _end(process)
+                processes.end(process)
                 process.wait()
         if heard.over:
             return
         late = f"it was ended after {limit_s:g} s" if ended.is_set() else ""
-        why = late or _last_words(chatter, process.returncode)
+        why = late or processes.last_words(chatter, process.returncode)
     if heard.begun is None and not heard.passed:
         raise CaptureError(f"Nothing can be measured here: {why}")
     if heard.begun is not None:
@@ -196,21 +196,6 @@ def _run(command: Sequence[str], limit_s: float) -> str:
             return f"it was ended after {limit_s:g} s"
         finally:
             if process.poll() is None:
-                _end(process)
+                processes.end(process)
                 process.wait()
-        return _last_words(chatter, status) if status else ""
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process with what it started."""
-    tools.end(process.pid)
-    process.kill()
-
-
-def _last_words(chatter: Any, status: int) -> str:
-    """Return the last line that looks like an error, or the exit status."""
-    chatter.seek(0)
-    lines = [tools.plain(line) for line in chatter.read().decode(errors="replace").splitlines()]
-    errors = [line for line in lines if "Error" in line and not line.startswith("File ")]
-    said = next(reversed(errors or [line for line in lines if line]), "")
-    return said or (f"it was ended by signal {-status}" if status < 0 else f"exit status {status}")
+        return processes.last_words(chatter, status) if status else ""

@@ -1,4 +1,4 @@
-"""List what tracelens knows: commands, workloads, recorders, readers, tables, GPUs."""
+"""List what tracelens knows: commands, workloads, kernels, recorders, readers, tables, GPUs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ Examples:
   tracelens list
   tracelens list tables
   tracelens list workloads
+  tracelens list kernels
   tracelens list hardware
 """
 _PLURALS = {
     kind: f"{kind.replace('_', ' ')}s".replace("analysiss", "analyses") for kind in registry.ROOMS
 }
 _HARDWARE = "hardware"
+_DASHED = ("workload", "kernel")
+"""Kinds whose things are typed with dashes."""
 
 
 @click.command("list", epilog=_EPILOG)
@@ -51,7 +54,7 @@ def _lines(kind: str) -> Iterator[str]:
     entries = registry.entries(kind)
     width = max(map(len, entries), default=0)
     for name, entry in sorted(entries.items()):
-        shown = name.replace("_", "-") if kind == "workload" else name
+        shown = name.replace("_", "-") if kind in _DASHED else name
         yield f"{shown:<{width}}  {entry.summary}"
         if kind == "workload" and (presets := entry.load().presets):
             yield f"{'':<{width}}  Presets: {', '.join(presets)}."
