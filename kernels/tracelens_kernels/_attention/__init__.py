@@ -1,0 +1,1 @@
+"""Attention on the device: forward and backward passes, portable and for Hopper alone."""

@@ -1,0 +1,172 @@
+"""Attention of sequences of one length: its checks, and which kernels do it."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import torch
+
+from tracelens_kernels import _checks
+from tracelens_kernels._attention import portable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+_DTYPES: Final = (torch.float32, torch.float16, torch.bfloat16)
+_MAX_HEAD_DIM: Final = 256
+
+
+class Plan(NamedTuple):
+    """Which kernels do inputs of one form, and why those for Hopper do not."""
+
+    forward: Any
+    backward: Any
+    why_not: tuple[str, str]
+
+
+_plans: dict[Any, Plan] = {}
+_MOST_PLANS: Final = 1024
+
+
+def plan_of(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Plan:
+    """Return the plan for inputs [B, H, S, D]; they are checked when their form is new."""
+    key = (
+        q.shape, k.shape, v.shape, q.stride(), k.stride(), v.stride(),
+        q.dtype, k.dtype, v.dtype, q.device, k.device, v.device, causal,
+        (q.data_ptr() | k.data_ptr() | v.data_ptr()) & 15,
+    )  # fmt: skip
+    if (plan := _plans.get(key)) is None:
+        check(q, k, v)
+        modules = [_hopper(name) for name in ("forward", "backward")]
+        reasons = tuple(
+            module.why_not(q, k, v, causal=causal) if module else "Triton has no Gluon"
+            for module in modules
+        )
+        ways = (
+            (portable if reason else module)
+            for module, reason in zip(modules, reasons, strict=True)
+        )
+        forward, backward = ways
+        plan = Plan(forward.forward, backward.backward, (reasons[0], reasons[1]))
+        if len(_plans) >= _MOST_PLANS:
+            _plans.clear()
+        _plans[key] = plan
+    return plan
+
+
+@functools.cache
+def _hopper(name: str) -> Any:
+    try:
+        return importlib.import_module(f"tracelens_kernels._attention.hopper_{name}")
+    except ImportError:  # Gluon is experimental: another Triton may not have it as it is used
+        return None
+
+
+def check(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Raise what `flash_attention` says it raises, unless [B, H, S, D] tensors fit together."""
+    _checks.not_empty(q=q, k=k, v=v)
+    fits = (
+        k.shape == v.shape
+        and q.shape[0] == k.shape[0]
+        and q.shape[1] % k.shape[1] == 0
+        and q.shape[-1] == k.shape[-1]
+    )
+    _checks.shaped(
+        "q [B, H, Sq, D] and k, v [B, Hkv, Sk, D], with H a multiple of Hkv", ok=fits, q=q, k=k, v=v
+    )
+    if q.shape[-1] > _MAX_HEAD_DIM:
+        raise ValueError(f"head_dim is {q.shape[-1]}; at most {_MAX_HEAD_DIM} is possible.")
+    _checks.dtype_among(_DTYPES, q=q, k=k, v=v)
+    _checks.same_dtype(q=q, k=k, v=v)
+    _checks.on_gpu(q=q, k=k, v=v)
+
+
+def with_heads(*tensors: Tensor) -> Sequence[Tensor]:
+    """Return [B, H, S, D] views of [B, H, S, D] or [B, S, D], the last stride 1."""
+    ranks = {one.dim() for one in tensors}
+    if ranks == {3}:
+        tensors = tuple(one.unsqueeze(1) for one in tensors)
+    elif ranks != {4}:
+        shapes = ", ".join(str(list(one.shape)) for one in tensors)
+        raise ValueError(f"Expected q, k, v [B, H, S, D] or [B, S, D]; got {shapes}.")
+    return [one if one.stride(-1) == 1 else one.contiguous() for one in tensors]
+
+
+def forward(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+    """Return o and lse of [B, H, S, D] or [B, S, D] tensors, which are checked."""
+    q4, k4, v4 = with_heads(q, k, v)
+    o, lse = plan_of(q4, k4, v4, causal).forward(q4, k4, v4, causal=causal, scale=scale)
+    return (o, lse) if q.dim() == 4 else (o.squeeze(1), lse.squeeze(1))
+
+
+def backward(  # noqa: PLR0917
+    do: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    o: Tensor,
+    lse: Tensor,
+    causal: bool,
+    scale: float,
+    *,
+    needs_keys: bool = True,
+) -> Sequence[Tensor | None]:
+    """Return dq, dk and dv; these two may be None unless they are needed."""
+    do4, q4, k4, v4, o4 = with_heads(do, q, k, v, o)
+    run = plan_of(q4, k4, v4, causal).backward
+    if not needs_keys and run is portable.backward:
+        run = functools.partial(run, needs_keys=False)
+    lse4 = lse if q.dim() == 4 else lse.unsqueeze(1)
+    gradients: Sequence[Tensor | None] = run(do4, q4, k4, v4, o4, lse4, causal=causal, scale=scale)
+    if q.dim() == 4:
+        return gradients
+    return [one if one is None else one.squeeze(1) for one in gradients]
+
+
+# For torch.compile, to which these are single operations that it does not look into. What they
+# return has the strides that were announced.
+
+
+def like(one: Tensor) -> Tensor:
+    """Return an empty contiguous tensor."""
+    return torch.empty(one.shape, dtype=one.dtype, device=one.device)
+
+
+def _forward_whole(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float
+) -> tuple[Tensor, Tensor]:
+    o, lse = forward(q, k, v, causal, scale)
+    return o.contiguous(), lse.contiguous()
+
+
+def _backward_whole(*given: Any) -> tuple[Tensor, ...]:
+    return tuple(one.contiguous() for one in backward(*given) if one is not None)
+
+
+forward_op = torch.library.custom_op(
+    "tracelens::flash_attention",
+    _forward_whole,
+    mutates_args=(),
+    schema="(Tensor q, Tensor k, Tensor v, bool causal, float scale) -> (Tensor, Tensor)",
+)
+backward_op = torch.library.custom_op(
+    "tracelens::flash_attention_backward",
+    _backward_whole,
+    mutates_args=(),
+    schema="(Tensor do, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, bool causal,"
+    " float scale) -> (Tensor, Tensor, Tensor)",
+)
+
+
+@forward_op.register_fake
+def _(q: Tensor, _k: Tensor, _v: Tensor, _causal: bool, _scale: float) -> tuple[Tensor, Tensor]:
+    return like(q), q.new_empty(q.shape[:-1], dtype=torch.float32)
+
+
+@backward_op.register_fake
+def _(_do: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return like(q), like(k), like(v)
