@@ -337,13 +337,13 @@ def test_tiles_of_any_size_give_the_same() -> None:
     q, k, v, do = made((1, 2, 1, 50, 40, 16))
     expected = bench.reference(q, k, v, causal=True, scale=0.25, do=do)
     for m, n in ((16, 64), (64, 16)):
-        tiles = {"BLOCK_M": m, "BLOCK_N": n}
-        other = {"DQ_BLOCK_M": n, "DQ_BLOCK_N": m, "num_warps": 4, "num_stages": 2}
-        forward = {**tiles, "num_warps": 4, "num_stages": 2}
+        tiles = {"BLOCK_M": m, "BLOCK_N": n, "num_warps": 4, "num_stages": 2}
+        turned = {**tiles, "BLOCK_M": n, "BLOCK_N": m}
+        both = tiles | {f"DQ_{name}": size for name, size in turned.items()}
 
         with (
-            tuned.forced("flash_attention", "forward", forward),
-            tuned.forced("flash_attention", "backward", {**tiles, **other}),
+            tuned.forced("flash_attention", "forward", tiles),
+            tuned.forced("flash_attention", "backward", both),
         ):
             o, lse = portable.forward(q, k, v, causal=True, scale=0.25)
             found = portable.backward(do, q, k, v, o, lse, causal=True, scale=0.25)

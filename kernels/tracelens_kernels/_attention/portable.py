@@ -490,10 +490,9 @@ def backward(  # noqa: PLR0917
     dq = _like(q)
     delta = torch.empty_like(lse)
     config = backward_config(q, k, causal, offsets)
-    warps = {"num_warps": config["num_warps"], "num_stages": config["num_stages"]}
     row = head_dim * q.element_size() * 2
     with on(q):
-        tiles = {"BLOCK_M": config["DQ_BLOCK_M"], "BLOCK_N": config["DQ_BLOCK_N"]}
+        tiles = {name[3:]: size for name, size in config.items() if name.startswith("DQ_")}
         grid, sequences, cu_q, cu_k = _grid(offsets and offsets.q, offsets, q, tiles["BLOCK_M"])
         common = _common(q, head_dim, offsets, sequences)
         _backward_queries[grid](
@@ -503,12 +502,12 @@ def backward(  # noqa: PLR0917
             sequences, heads, queries, keys,
             _section(causal, batches * heads, keys * row * kv_heads // heads),
             scale, scale * _LOG2E,
-            group, CAUSAL=causal, **common, **tiles, **warps,
+            group, CAUSAL=causal, **common, **tiles,
         )  # fmt: skip
         if not needs_keys:
             return dq, None, None
         dk, dv = _like(k), _like(v)
-        tiles = {"BLOCK_M": config["BLOCK_M"], "BLOCK_N": config["BLOCK_N"]}
+        tiles = {name: size for name, size in config.items() if not name.startswith("DQ_")}
         grid, sequences, cu_q, cu_k = _grid(offsets and offsets.k, offsets, k, tiles["BLOCK_N"])
         _backward_keys[grid](
             q, k, v, do, dk, dv, lse, delta, cu_q, cu_k,
@@ -518,7 +517,7 @@ def backward(  # noqa: PLR0917
             _section(causal, batches * kv_heads, queries * row * group),
             scale, scale * _LOG2E,
             group, CAUSAL=causal, EVEN=offsets is None and queries % tiles["BLOCK_M"] == 0,
-            **common, **tiles, **warps,
+            **common, **tiles,
         )  # fmt: skip
     return dq, dk, dv
 
@@ -527,13 +526,13 @@ def forward_config(q: Tensor, k: Tensor, causal: bool, offsets: Offsets | None =
     """Return the sizes of the tiles of the forward kernel, and its warps and stages."""
     key = key_of(q.shape[-1], q.dtype, causal=causal)
     if q.dtype == torch.float32:
-        default = {"BLOCK_M": 64, "BLOCK_N": 32, "num_warps": 4, "num_stages": 2}
+        default = _tiles(64, 32, 4, 2)
     elif q.shape[-1] <= 64:
-        default = {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 4, "num_stages": 3}
+        default = _tiles(128, 64, 4, 3)
     elif q.shape[-1] <= 128:
-        default = {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 3}
+        default = _tiles(128, 64, 8, 3)
     else:
-        default = {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 2}
+        default = _tiles(128, 64, 8, 2)
     longest = (offsets.max_q, offsets.max_k) if offsets else (q.shape[2], k.shape[2])
     return _fitting(_configs.chosen("flash_attention", "forward", key, default), default, *longest)
 
@@ -546,11 +545,9 @@ def backward_config(q: Tensor, k: Tensor, causal: bool, offsets: Offsets | None 
     """
     key = key_of(q.shape[-1], q.dtype, causal=causal)
     if q.dtype == torch.float32 or q.shape[-1] > 128:
-        default = _backward(32, 64, 64, 32, 4, 1)
-    elif q.shape[-1] <= 64:
-        default = _backward(64, 128, 128, 64, 8, 2)
+        default = _tiles(32, 64, 4, 1) | _tiles(64, 32, 4, 1, "DQ_")
     else:
-        default = _backward(64, 128, 128, 64, 8, 2)
+        default = _tiles(64, 128, 8, 2) | _tiles(128, 64, 8, 2, "DQ_")
     longest = (offsets.max_q, offsets.max_k) if offsets else (q.shape[2], k.shape[2])
     return _fitting(_configs.chosen("flash_attention", "backward", key, default), default, *longest)
 
@@ -561,15 +558,9 @@ def key_of(head_dim: int, dtype: torch.dtype, *, causal: bool) -> str:
     return f"portable head_dim={head_dim} {name}{' causal' if causal else ''}"
 
 
-def _backward(m: int, n: int, dq_m: int, dq_n: int, warps: int, stages: int) -> Config:  # noqa: PLR0917
-    return {
-        "BLOCK_M": m,
-        "BLOCK_N": n,
-        "DQ_BLOCK_M": dq_m,
-        "DQ_BLOCK_N": dq_n,
-        "num_warps": warps,
-        "num_stages": stages,
-    }
+def _tiles(m: int, n: int, warps: int, stages: int, prefix: str = "") -> dict[str, int]:
+    names = ("BLOCK_M", "BLOCK_N", "num_warps", "num_stages")
+    return {prefix + name: size for name, size in zip(names, (m, n, warps, stages), strict=True)}
 
 
 def _fitting(config: Config, default: Config, queries: int, keys: int) -> Config:
