@@ -47,9 +47,11 @@ class Meter(Protocol):
     @property
     def clock(self) -> cell.Clock:
         """How it does."""
+        raise NotImplementedError
 
     def block(self, calls: Sequence[Call]) -> list[float]:
         """Make the calls, one after another; return the samples, in seconds of one call."""
+        raise NotImplementedError
 
 
 class Flush:

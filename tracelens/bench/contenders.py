@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tracelens import kernel as kernels
@@ -28,8 +28,11 @@ _MOST_SETS: Final = 16
 _CACHES: Final = 2
 """Sets of inputs that take turns are together that many times as large as the cache."""
 
-_LARGE: Final = 0.15
-"""A set that takes this share of the free memory has no second one."""
+_LARGE: Final = 16
+"""A set that is that many times as large as the cache needs no second one."""
+
+_ROOM: Final = 0.15
+"""Nor is there one for a set that takes this share of the free memory."""
 
 _CHECK_SEED: Final = 1_000_003
 """The first check has inputs that no sample has."""
@@ -135,8 +138,11 @@ def subject(cell: Cell, target: Target) -> Subject:
         raise UsageError(registry.unknown("operation", name, kernel.operations))
     if cell.dtype not in kernel.dtypes:
         raise UsageError(registry.unknown("format", cell.dtype, dict.fromkeys(kernel.dtypes)))
-    kernels.complete(kernel, cell.shape)
-    return Subject(cell, target, kernel, name, kernel.operations[name])
+    for axis in cell.shape:
+        if axis not in kernel.axes:
+            raise UsageError(registry.unknown("axis", axis, kernel.axes))
+    whole = replace(cell, shape=kernels.complete(kernel, cell.shape))
+    return Subject(whole, target, kernel, name, kernel.operations[name])
 
 
 def contenders(of: Subject) -> list[Contender]:
@@ -265,10 +271,11 @@ def input_sets(of: Subject) -> list[Tensors]:
 
 
 def _count(of: Subject, size: int) -> int:
-    if "cold" not in of.cell.l2 or size > _LARGE * of.target.free_bytes:
+    cache = of.target.l2_bytes
+    is_large = 0 < _LARGE * cache <= size or size > _ROOM * of.target.free_bytes
+    if is_large or "cold" not in of.cell.l2:
         return 1
-    wanted = 1 + math.ceil(_CACHES * max(of.target.l2_bytes, 1) / max(size, 1))
-    return min(_MOST_SETS, wanted)
+    return min(_MOST_SETS, 1 + math.ceil(_CACHES * max(cache, 1) / max(size, 1)))
 
 
 def _check_seed(of: Subject) -> int:
