@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +28,7 @@ _COMMON: Final = ("kernel", "operation", "dtype", "size", "quantity", "l2")
 _WHOLE: Final = (
     "n", "calls", "flops", "bytes", "input_bytes", "sets", "flushed_bytes", "throttled", "seed",
 )  # fmt: skip
+_MANY: Final = 1000
 _INTENSE: Final = 50.0
 """FLOP per byte from which, where no bound is known, FLOP/s are shown rather than bytes."""
 
@@ -128,6 +130,7 @@ def report(results: Results, path: Path | None = None) -> Report:
             "producer": "tracelens",
             "made": results.made,
             "environment": results.environment,
+            "facts": dict(_facts(results)),
         },
         devices=({"device": 0, "name": results.device},) if results.device else (),
         phase_source="none",
@@ -155,6 +158,11 @@ def states(results: Results) -> Iterator[tuple[Cell, str, str]]:
                 yield cell, name, "ok" if (place, name) in rows else "–"
 
 
+def times(ratio: float) -> str:
+    """Return how many times as long something takes, to three figures."""
+    return f"{ratio:.3g}" if ratio < _MANY else f"{ratio:,.0f}"
+
+
 def _state(why: Failed) -> str:
     if why.is_cannot:
         return f"cannot: {why.message}" if why.message else "cannot"
@@ -163,8 +171,15 @@ def _state(why: Failed) -> str:
 
 def _bench(results: Results) -> Filled:
     rows = [_row(row) for row in results.rows]
-    filled = _filled("bench", _BENCH, rows)
+    table = replace(_BENCH, note=f"{_BENCH.note}{_axes(results)}")
+    filled = _filled("bench", table, rows)
     return _with_common(filled) if rows else filled
+
+
+def _axes(results: Results) -> str:
+    """Return what the numbers of a shape are, where that is one thing."""
+    named = {"x".join(cell.shape) for cell in results.cells}
+    return f" Shapes are {named.pop()}." if len(named) == 1 else ""
 
 
 def _row(row: Row) -> dict[str, Any]:
@@ -182,7 +197,7 @@ def _row(row: Row) -> dict[str, Any]:
         "flops_per_s": row.flops / row.median_s if has_flops and row.flops else None,
         "bytes_per_s": row.bytes / row.median_s if not has_flops and row.bytes else None,
         "bound_share": row.share,
-        "of_ours": f"{pair.ratio:.2f}" if pair else units.ABSENT,
+        "of_ours": times(pair.ratio) if pair else units.ABSENT,
         "verdict": pair.verdict if pair else units.ABSENT,
         "error": _error(row),
         "flag": _flag(row),
@@ -354,6 +369,26 @@ def _trust(results: Results) -> Iterator[str]:
         yield f"Limits: {'; '.join(origins)}"
 
 
+def _facts(results: Results) -> Iterator[tuple[str, str]]:
+    """Give what a reader will want to know of the machine."""
+    told = results.environment
+    yield "device", results.device
+    for name in ("driver", "cuda", "python", "processor", "platform"):
+        if told.get(name):
+            yield name, str(told[name])
+    versions = told.get("versions")
+    for name, version in versions.items() if isinstance(versions, dict) else ():
+        yield str(name), str(version)
+    for name in ("before", "after", "variables"):
+        if isinstance(told.get(name), dict) and told[name]:
+            yield name, ", ".join(f"{key} {value}" for key, value in told[name].items())
+    if isinstance(told.get("revision"), dict):
+        changed = ", changed" if told["revision"].get("changed") else ""
+        yield "git commit", f"{told['revision'].get('commit')}{changed}"
+    yield "measured", results.made
+    yield "command", shlex.join(results.command)
+
+
 def _warnings(results: Results, path: Path | None) -> Iterator[str]:
     if waiting := results.waiting:
         to_go_on = f": tracelens bench --resume {path} goes on" if path else ""
@@ -406,15 +441,24 @@ def _beside(rows: Iterable[Row]) -> Iterator[str]:
     for row in rows:
         against.setdefault((row.kernel, row.implementation), []).append(row)
     for (kernel, name), mine in against.items():
-        verdicts = [row.pair.verdict for row in mine if row.pair]
-        ratios = [row.pair.ratio for row in mine if row.pair]
-        ours_faster, slower = verdicts.count("slower"), verdicts.count("faster")
-        told = f"{kernel.replace('_', '-')}: ours is faster than {tools.plain(name)} in "
-        told += f"{ours_faster} of {len(mine)}"
-        told += f", slower in {slower}" if slower else ""
-        least, most = f"{min(ratios):.2f}", f"{max(ratios):.2f}"
+        pairs = [row.pair for row in mine if row.pair]
+        verdicts = [pair.verdict for pair in pairs]
+        told = [
+            f"{word} in {count} of {len(mine)}"
+            for word, count in (
+                ("faster", verdicts.count("slower")),  # the other one is
+                ("slower", verdicts.count("faster")),
+                ("not told apart", len(mine) - verdicts.count("slower") - verdicts.count("faster")),
+            )
+            if count
+        ]
+        least, most = (times(of(pair.ratio for pair in pairs)) for of in (min, max))
         span = least if least == most else f"{least} to {most}"
-        yield f"{told}; it takes {span} times as long as ours."
+        who = tools.plain(name)
+        yield (
+            f"{kernel.replace('_', '-')}: ours beside {who} is {', '.join(told)}; "
+            f"{who} takes {span} times as long."
+        )
 
 
 def _why_nothing(results: Results) -> str:

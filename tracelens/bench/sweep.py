@@ -261,9 +261,9 @@ def _only(cell: Cell, names: Sequence[str]) -> Cell:
 def _lines(found: Found) -> Iterator[str]:
     """Give a line of each implementation."""
     for row in found.rows:
-        of = f", {row.pair.ratio:.3g}x of {row.pair.other}" if row.pair else ""
-        what = f"{row.quantity.replace('_', ' ')}, {row.l2}"
-        yield f"{tools.plain(row.implementation)}: {units.time(row.median_s * 1e9)} ({what}){of}"
+        of = f", {row.pair.ratio:.3g} of {row.pair.other}" if row.pair else ""
+        what = f"{row.quantity.replace('_', ' ')}, {row.l2} L2"
+        yield tools.plain(f"{row.implementation}: {units.time(row.median_s * 1e9)}{of} ({what})")
     for failure in found.failures:
         name = failure.implementation or "all"
         why = failure.message.strip().partition("\n")[0]

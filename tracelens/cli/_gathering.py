@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Final
 
 from tracelens.cli import _progress, _reading
@@ -12,7 +12,6 @@ from tracelens.errors import NothingToShowError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from tracelens.capture.folder import Manifest
     from tracelens.links.linked import Cut, Linked
@@ -26,6 +25,7 @@ _NO_MEMORY: Final = (
     "memory was not recorded: a snapshot of torch.cuda.memory holds it, torch.profiler with "
     "profile_memory=True, and nsys profile --cuda-memory-usage=true"
 )
+_KERNELS: Final = "kernels were measured by themselves: nothing else was recorded"
 _NO_WORK: Final = "a memory snapshot alone: GPU work was not recorded"
 
 
@@ -45,8 +45,12 @@ class Gatherer:
             TracelensError: one of the paths cannot be read, or there is nothing in any of them.
         """
         from tracelens import run
+        from tracelens.bench import results
 
-        found = [one for place in run.found(paths) for one in self._of(place)]
+        kernels = [path for path in paths if results.are_results(path)]
+        others = [path for path in paths if path not in kernels]
+        found = [one for place in run.found(others) for one in self._of(place)]
+        found += [_of_kernels(path) for path in kernels]
         if all(one.is_empty for one in found):
             reasons = dict.fromkeys(one.why_empty for one in found)
             paths_said = ", ".join(one.path for one in found)
@@ -65,6 +69,8 @@ class Gatherer:
         from tracelens.tables import compare
         from tracelens.tables.compare.reading import Read, Task, read, side_of
 
+        if any(run.bench for run in runs):
+            return _beside(runs)
         files = list(dict.fromkeys(r.path for place in self._places for r in place.recordings))
         tasks = [Task(file, self._cut.phase_rules, self._cache) for file in files]
         answers = executors.each(read, tasks)
@@ -180,6 +186,37 @@ class Gatherer:
         from tracelens.tables.memory_report import MEMORY
 
         return build.report_on(memory, TABLES, MEMORY)
+
+
+def _of_kernels(path: Path) -> Run:
+    """Return what a file of results of kernels tells."""
+    from tracelens.bench import results, results_shown
+    from tracelens.reports import provenance
+    from tracelens.reports.subject import Run
+
+    return Run(
+        "",
+        str(path),
+        bench=results_shown.report(results.load(path), path),
+        files=tuple(provenance.files(path)),
+        why_not={"work": _KERNELS, "memory": _KERNELS},
+    )
+
+
+def _beside(runs: Sequence[Run]) -> Report:
+    """Return how results of kernels differ from the first of them.
+
+    Raises:
+        UsageError: not all of them are results of kernels.
+        NothingToShowError: they have no cell in common.
+    """
+    from tracelens.bench import compared, results
+
+    if not all(run.bench for run in runs):
+        raise UsageError("recordings are not compared with results of kernels")
+    files = [results.load(Path(run.path)) for run in runs]
+    sides = [compared.Side(run.label, (one,)) for run, one in zip(runs, files, strict=True)]
+    return compared.report(sides)
 
 
 def _ahead(linked: Linked) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from tracelens import registry
-from tracelens.cli import _files, _options, _output, _progress
+from tracelens.cli import _bench_compare, _files, _options, _output, _progress
 from tracelens.errors import NothingToShowError, TracelensError, UnreadableError, UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ Examples:
   tracelens compare main=a1/ new=b1/ new=b2/ main=a2/
   tracelens compare before.sqlite after.sqlite --gate 'total>5%' --gate 'kernel:nvjet>2ms'
   tracelens compare before.sqlite after.sqlite --format markdown -o comment.md
+  tracelens compare runs/bench-before.json runs/bench-after.json --gate 'total>3%'
 """
 _REGRESSION: Final = 1
 _FEW_BYTES: Final = 16 << 20
@@ -103,8 +104,10 @@ def compare(  # noqa: PLR0917 (click passes them by keyword)
 
     PATH is a recording of any format, or a folder with those of one run. Paths of one NAME are
     recordings of the same, and count as one run. Exit status 1 tells that a --gate was exceeded.
+    Results of `tracelens bench KERNEL` are compared with their like, cell by cell.
     """
     from tracelens.analyses.compare import gate
+    from tracelens.bench import compared
     from tracelens.tables import compare as tables_of
     from tracelens.tables.compare.shown import TABLES
 
@@ -112,7 +115,8 @@ def compare(  # noqa: PLR0917 (click passes them by keyword)
     named = [_named(path) for path in paths]
     asked = _by(by, renderer)
     wanted = [gate.parsed(text) for text in gates]
-    known = (*TABLES,)
+    kernels = _bench_compare.are_results([path for _, path in named])
+    known = compared.TABLES if kernels else (*TABLES,)
     if unknown := [name for name in tables if name not in known]:
         raise UsageError(registry.unknown("table", unknown[0], dict.fromkeys(known)))
     if len(dict.fromkeys(name or str(path) for name, path in named)) < 2 and len(named) < 2:
@@ -120,6 +124,14 @@ def compare(  # noqa: PLR0917 (click passes them by keyword)
     _output.check_figure(figure)
     for file in (output, figure):
         _files.check_free(file, [path for _, path in named], force=force)
+    if kernels:
+        _bench_compare.check_options(
+            {"--by": by, "--rank": rank is not None, "--phases": phase_rules, "--figure": figure}
+        )
+        report, status = _bench_compare.compared(named, wanted)
+        shown = _only(report, tables or (known[1:] if renderer == "csv" else ()))
+        _output.put(_text(chosen, shown, renderer, _output.options(top or 0, output)), output)
+        return status
     runs = _sides(named, _options.rules("--phases", phase_rules), rank, cache=not no_cache)
     parts = tables_of.BY if tables else asked or tables_of.suits(runs)
     report = tables_of.report(runs, parts, wanted)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tracelens import registry
-from tracelens.cli import _files, _options, _output
+from tracelens.cli import _bench_compare, _files, _options, _output
 from tracelens.errors import NothingToShowError
 
 if TYPE_CHECKING:
@@ -60,16 +60,16 @@ def grade(
 ) -> int:
     """Hold measured runs against a file of targets.
 
-    PATH is a Run folder of `tracelens capture`, a recording, a folder of these, or a JSON file with
-    rows of benchmark results. Without any, the targets themselves are held against what their
-    GPUs can do.
+    PATH is a Run folder of `tracelens capture`, a recording, a folder of these, results of
+    `tracelens bench`, or a JSON file with rows of other results. Without any, the targets
+    themselves are held against what their GPUs can do.
     """
     from tracelens import targets
 
     chosen: Renderer = registry.load("renderer", renderer)
     _files.check_free(output, [*paths, file], force=force)
     asked = targets.load(file)
-    runs = targets.measured(paths, cache=not no_cache)
+    runs = _bench_compare.measured(paths, cache=not no_cache)
     graded = targets.grade(asked, runs)
     if runs and not any(one.reading for one in graded.judged):
         raise NothingToShowError(_why_nothing(asked, runs))

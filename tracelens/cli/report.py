@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from tracelens.cli import _files, _options
+from tracelens.cli import _bench_compare, _files, _options
 from tracelens.errors import NothingToShowError, UsageError
 
 if TYPE_CHECKING:
@@ -93,8 +93,9 @@ def report(  # noqa: PLR0917 (click passes them by keyword)
 ) -> None:
     """Write a report on one or several runs: a page to read, or the source of a paper's appendix.
 
-    PATH is a recording of any format, a Run folder, or a folder of the recordings of several
-    ranks. Several of them are compared, the first being what the others are held against.
+    PATH is a recording of any format, a Run folder, a folder of the recordings of several ranks,
+    or results of `tracelens bench`. Several of them are compared, the first being what the others
+    are held against.
     """
     form = form or _format_of(output)
     folder = _figures_folder(output) if form == "markdown" else None
@@ -177,7 +178,8 @@ def _with_grades(subject: Subject, file: Path, paths: Sequence[Path], *, cache: 
     from tracelens import targets
 
     asked = targets.load(file)
-    return replace(subject, grades=targets.report(asked, targets.measured(paths, cache=cache)))
+    runs = _bench_compare.measured(paths, cache=cache)
+    return replace(subject, grades=targets.report(asked, runs))
 
 
 def _title(runs: Sequence[Run]) -> str:

@@ -35,6 +35,7 @@ class Run:
         path: where it lies, as it was named.
         work: the report on its GPU work.
         memory: the report on its memory; of several recordings, the one with the highest peak.
+        bench: the report on kernels that were measured beside others.
         others: how many other recordings of memory there are.
         linked: the recording with its work attributed, where it is one that was read here.
         manifest: what run.json says, where a capture wrote one.
@@ -46,6 +47,7 @@ class Run:
     path: str
     work: Report | None = None
     memory: Report | None = None
+    bench: Report | None = None
     others: int = 0
     linked: Linked | None = None
     manifest: Manifest | None = None
@@ -53,13 +55,16 @@ class Run:
     why_not: Mapping[str, str] = field(default_factory=dict)
 
     def reports(self) -> list[Report]:
-        """Return what was reported of its work and of its memory."""
-        return [report for report in (self.work, self.memory) if report is not None]
+        """Return what was reported of its work, of its memory and of kernels."""
+        parts = (self.work, self.memory, self.bench)
+        return [report for report in parts if report is not None]
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to show of it."""
-        return self.memory is None and not any(map(self.table, _SUBSTANCE))
+        if self.memory is not None or (self.bench is not None and self.bench.tables):
+            return False
+        return not any(map(self.table, _SUBSTANCE))
 
     @property
     def why_empty(self) -> str:

@@ -26,6 +26,10 @@ _HIDDEN: Final = ("epoch_ns", "trace_id", "command", *_CUDA)
 
 def _make(subject: Subject) -> list[Block]:
     def of_run(run: Run) -> Iterator[Block]:
+        if run.bench is not None:
+            facts = tuple(_told.mapping(run.bench.source.get("facts")).items())
+            yield Facts(subject.slug(run, "circumstances"), "What was run where", facts)
+            return
         rows = [*_gpus(run), *_recorded(run), *_recorder(run)]
         if not rows:
             raise NothingToShowError("nothing was recorded of the machine")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MOST_PHASES = 4
 _MOST_FAMILIES = 4
+_MOST_KERNELS = 8
 
 
 def _make(subject: Subject) -> list[Block]:
@@ -46,6 +47,7 @@ def _sentences(run: Run) -> Iterator[str]:
         yield from _kernel(run)
         yield from _roofline(run)
     yield from _peak(run)
+    yield from run.bench.findings[:_MOST_KERNELS] if run.bench else ()
     yield from _first_finding(run)
 
 
