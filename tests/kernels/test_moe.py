@@ -49,16 +49,35 @@ def test_tokens_are_sorted_by_expert_and_none_is_lost(device: str) -> None:
 @given(st.integers(1, 60), st.integers(1, 9), st.data())
 def test_routing_is_a_permutation(tokens: int, experts: int, data: st.DataObject) -> None:
     top_k = data.draw(st.integers(1, experts))
-    logits = random(tokens, experts, device="cpu", seed=data.draw(st.integers(0, 99)))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    logits = random(tokens, experts, device=device, seed=data.draw(st.integers(0, 99)))
 
     routing = route(logits, top_k)
 
+    assert torch.equal(routing.experts, logits.topk(top_k, dim=1).indices)
     by_expert = torch.bincount(routing.experts.flatten(), minlength=experts).cumsum(0)
     assert routing.offsets.tolist() == by_expert.tolist()
     assert sorted(routing.slots.flatten().tolist()) == list(range(tokens * top_k))
-    choices = torch.arange(tokens).repeat_interleave(top_k)
+    choices = torch.arange(tokens, dtype=torch.int32, device=device).repeat_interleave(top_k)
     assert torch.equal(routing.tokens[routing.slots.flatten().long()], choices)
-    torch.testing.assert_close(routing.weights.sum(1), torch.ones(tokens))
+    ordered = routing.experts.flatten()[routing.slots.flatten().argsort()]
+    assert torch.equal(ordered, ordered.sort().values)
+    torch.testing.assert_close(routing.weights.sum(1), torch.ones(tokens, device=device))
+
+
+def test_of_equal_logits_the_first_wins_and_every_expert_is_chosen_once(device: str) -> None:
+    infinite = torch.full((2, 5), float("-inf"), device=device)
+    infinite[1, 3] = float("nan")
+
+    assert route(infinite, 5).experts.tolist() == [[0, 1, 2, 3, 4], [3, 0, 1, 2, 4]]
+
+
+def test_weights_that_are_not_normalised_are_the_probabilities(device: str) -> None:
+    logits = torch.tensor([[1.0, 0, 2]], device=device)
+
+    routing = route(logits, 2, normalize=False)
+
+    torch.testing.assert_close(routing.weights, logits.softmax(1)[:, [2, 0]])
 
 
 def test_load_tells_even_from_collapsed(device: str) -> None:

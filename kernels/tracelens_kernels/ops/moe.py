@@ -20,7 +20,7 @@ import torch
 from tracelens.kernel import OURS, Implementation, Kernel, Operation
 from tracelens.workload import Work
 from tracelens_kernels import _checks
-from tracelens_kernels._gemm import tokens
+from tracelens_kernels._gemm import routing, tokens
 from tracelens_kernels.ops import grouped_matmul
 from tracelens_kernels.ops.matmul import matmul
 
@@ -40,15 +40,15 @@ class Routing:
     """Which expert each token goes to; T tokens, E experts, k choices.
 
     Attributes:
-        probabilities: [T, E], fp32, of the softmax.
+        logits: [T, E], what was chosen by.
         experts: [T, k], the chosen, the likeliest first.
         weights: [T, k], fp32, of each choice's result; differentiable.
         slots: [T, k], int32: the row of a choice among all choices sorted by expert.
-        tokens: [T · k]: the token in each of these rows.
+        tokens: [T · k], int32: the token in each of these rows.
         offsets: [E], int32: the row after each expert's last, as `grouped_matmul` takes it.
     """
 
-    probabilities: Tensor
+    logits: Tensor
     experts: Tensor
     weights: Tensor
     slots: Tensor
@@ -76,46 +76,41 @@ class Load:
 def route(logits: Tensor, top_k: int, *, normalize: bool = True) -> Routing:
     """Choose experts by softmax and top k, and sort the choices by expert (stably).
 
+    Of equal logits the first wins; NaN counts as the largest.
+
     Args:
         logits: [T, E], any floating-point format; computed in fp32.
         top_k: experts for each token.
         normalize: let the weights of a token's choices add up to 1.
 
     Raises:
-        ValueError: there are no tokens or experts, or `top_k` is not among 1 … E.
+        ValueError: there are no tokens or experts, or they are on no GPU, or `top_k` is not among
+            1 … E.
     """
+    _checks.on_gpu(logits=logits)
     _checks.shaped("logits [T, E]", ok=logits.ndim == 2, logits=logits)
     _checks.not_empty(logits=logits)
     experts = logits.shape[1]
     if not 1 <= top_k <= experts:
         raise ValueError(f"top_k is {top_k}; with {experts} experts it is from 1 to {experts}.")
-    probabilities = torch.softmax(logits, dim=1, dtype=torch.float32)
-    weights, chosen = probabilities.topk(top_k, dim=1)
-    if normalize:
-        weights = weights / weights.sum(1, keepdim=True)
-    by_expert, order = chosen.flatten().sort(stable=True)
-    ids = torch.arange(experts, device=logits.device)
-    slots = torch.empty(order.shape, dtype=torch.int32, device=logits.device)
-    slots[order] = torch.arange(len(order), dtype=torch.int32, device=logits.device)
-    return Routing(
-        probabilities=probabilities,
-        experts=chosen,
-        weights=weights,
-        slots=slots.view(chosen.shape),
-        tokens=order // top_k,
-        offsets=torch.searchsorted(by_expert, ids, right=True, out_int32=True),
-    )
+    chosen, slots, tokens_of, offsets = routing.choose(logits.detach(), top_k)
+    if normalize:  # softmax of all, divided by the sum of the chosen, is softmax of the chosen
+        weights = logits.gather(1, chosen).softmax(1, dtype=torch.float32)
+    else:
+        weights = logits.softmax(1, dtype=torch.float32).gather(1, chosen)
+    return Routing(logits, chosen, weights, slots, tokens_of, offsets)
 
 
-def load(routing: Routing) -> Load:
+def load(chosen: Routing) -> Load:
     """Return how evenly a routing uses the experts."""
-    counts = torch.diff(routing.offsets, prepend=routing.offsets.new_zeros(1))
-    share = counts / routing.offsets[-1]
+    counts = torch.diff(chosen.offsets, prepend=chosen.offsets.new_zeros(1))
+    share = counts / chosen.offsets[-1]
     experts = len(counts)
     ranks = torch.arange(1, experts + 1, device=counts.device)
     return Load(
         tokens=counts,
-        balance_loss=experts * (share * routing.probabilities.mean(0)).sum(),
+        balance_loss=experts
+        * (share * chosen.logits.softmax(1, dtype=torch.float32).mean(0)).sum(),
         variation=share.std(correction=0) * experts,
         gini=((2 * ranks - experts - 1) * share.sort().values).sum() / experts,
     )
@@ -175,12 +170,12 @@ def moe(  # noqa: PLR0917
         _checks.shaped(expected, ok=False, **there)
     rows = x.reshape(-1, width)
     logits = matmul(rows, router_weight.t(), out_dtype=torch.float32)
-    routing = route(logits, top_k, normalize=normalize)
+    chosen = route(logits, top_k, normalize=normalize)
     out: Tensor = _Experts.apply(
-        rows, routing.weights, w_gate, w_up, w_down, routing.slots, routing.tokens, routing.offsets
+        rows, chosen.weights, w_gate, w_up, w_down, chosen.slots, chosen.tokens, chosen.offsets
     )
     out = out.view(x.shape)
-    return (out, load(routing)) if return_load else out
+    return (out, load(chosen)) if return_load else out
 
 
 class _Experts(torch.autograd.Function):
@@ -268,15 +263,15 @@ def _inputs(shape: Shape, dtype: str, device: str, seed: int) -> Tensors:
 _WEIGHTS: Final = ("x", "router", "gate", "up", "down")
 
 
-def dense_loop(tensors: Iterable[Tensor], routing: Routing) -> Tensor:
+def dense_loop(tensors: Iterable[Tensor], chosen: Routing) -> Tensor:
     """Return what `moe` does, expert by expert in plain PyTorch, in the format of the tensors."""
     x, router, gate, up, down = tensors
     out = torch.zeros_like(x)
     for expert in range(len(router)):
-        token, choice = (routing.experts == expert).nonzero(as_tuple=True)
+        token, choice = (chosen.experts == expert).nonzero(as_tuple=True)
         rows = x[token]
         hidden = torch.nn.functional.silu(rows @ gate[expert]) * (rows @ up[expert])
-        weight = routing.weights[token, choice].to(x.dtype)
+        weight = chosen.weights[token, choice].to(x.dtype)
         out = out.index_add(0, token, (hidden @ down[expert]) * weight[:, None])
     return out
 
@@ -297,14 +292,14 @@ def _reference(inputs: Tensors, shape: Shape) -> Tensors:
 
 def _torch_grouped(inputs: Tensors, shape: Shape) -> Tensor:
     x, router, gate, up, down = (inputs[name] for name in _WEIGHTS)
-    routing = route(x @ router.t(), shape["top_k"])
-    rows = x.index_select(0, routing.tokens)
+    chosen = route(x @ router.t(), shape["top_k"])
+    rows = x.index_select(0, chosen.tokens)
     product = torch._grouped_mm  # pyright: ignore[reportPrivateImportUsage]
-    hidden = torch.nn.functional.silu(product(rows, gate, offs=routing.offsets))
-    hidden = hidden * product(rows, up, offs=routing.offsets)
-    results = product(hidden, down, offs=routing.offsets)
-    chosen = results[routing.slots.flatten()].view(*routing.slots.shape, -1)
-    return (chosen * routing.weights.to(x.dtype)[:, :, None]).sum(1)
+    hidden = torch.nn.functional.silu(product(rows, gate, offs=chosen.offsets))
+    hidden = hidden * product(rows, up, offs=chosen.offsets)
+    results = product(hidden, down, offs=chosen.offsets)
+    picked = results[chosen.slots.flatten()].view(*chosen.slots.shape, -1)
+    return (picked * chosen.weights.to(x.dtype)[:, :, None]).sum(1)
 
 
 def _timed(
