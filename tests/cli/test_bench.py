@@ -120,7 +120,6 @@ def test_your_own_file_is_replaced_and_a_named_one_is_not(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "Missing argument 'WHAT...'"),
         (["ceiling"], "Did you mean ceilings?"),
         (["ceilings", "kernels"], "There is no thing to measure named 'kernels'"),
         (["ceilings", "--device", "gpu"], "write auto, cpu, or the number of a GPU"),
@@ -129,6 +128,9 @@ def test_your_own_file_is_replaced_and_a_named_one_is_not(
         (["ceilings", "-o", "no/such/folder.json"], "There is no folder"),
         (["ceilings", "--show", "-o", "x.json"], "leave -o out"),
         (["ceilings", "-f", "yaml"], "yaml"),
+        (["ceilings", "--shapes", "8x8"], "--shapes is for kernels"),
+        (["ceilings", "--dtype", "bf16"], "--dtype is for kernels"),
+        (["ceilings", "--tune"], "--tune is for kernels"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_measured(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from tracelens.bench.sweep import sizes
 from tracelens.targets import Measured, Reading
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def measured(results: Results) -> list[Measured]:
     found: dict[str, Measured] = {}
     for row in results.rows:
         config = _config(row)
-        name = f"{row.kernel.replace('_', '-')} {row.implementation}"
+        name = f"{row.implementation} of {config['kernel']} {sizes(row.shape)} {row.dtype}"
         one = found.setdefault(repr(config), Measured(name, results.device or None, config, {}))
         readings: dict[str, Reading] = dict(one.readings)
         readings |= dict(_readings(row))

@@ -229,7 +229,8 @@ class _Head(msgspec.Struct):
 
 
 def _list(values: tuple[object, ...]) -> bytes:
-    return b"[" + b",".join(b"\n " + msgspec.json.encode(value) for value in values) + b"]"
+    lines = b",\n ".join(msgspec.json.encode(value) for value in values)
+    return b"[\n " + lines + b"\n]" if lines else b"[]"
 
 
 def _decoded(content: bytes) -> Results:

@@ -43,10 +43,9 @@ def compared(named: Sequence[tuple[str, Path]], gates: Sequence[Gate]) -> tuple[
     from tracelens.bench import results
     from tracelens.bench.compared import Side
 
-    labels = dict(zip(named, _labels(named), strict=True))
     sides: dict[str, list[results.Results]] = {}
-    for one in named:
-        sides.setdefault(labels[one], []).append(results.load(one[1]))
+    for label, (_, path) in zip(_labels(named), named, strict=True):
+        sides.setdefault(label, []).append(results.load(path))
     report = comparing.report([Side(label, tuple(of)) for label, of in sides.items()], gates)
     return report, _status(report, gates)
 
@@ -73,13 +72,14 @@ def check_options(given: Mapping[str, object]) -> None:
 
 
 def _labels(named: Sequence[tuple[str, Path]]) -> list[str]:
-    """Return a label for each path: its name, or as much of it as tells it apart."""
+    """Return a label for each path: the name that it was given, or as much as tells it apart."""
     paths = [str(path) for _, path in named]
     short = [path.name for _, path in named]
-    return [
-        name or (short[i] if short.count(short[i]) == 1 else paths[i])
-        for i, (name, _) in enumerate(named)
-    ]
+    found: list[str] = []
+    for i, (name, _) in enumerate(named):
+        label = name or (short[i] if short.count(short[i]) == 1 else paths[i])
+        found.append(label if name or label not in found else f"{label} ({i + 1})")
+    return found
 
 
 def _status(report: Report, gates: Sequence[Gate]) -> int:
