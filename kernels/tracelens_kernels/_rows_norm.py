@@ -62,7 +62,7 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, mean, rstd = ctx.saved_tensors
         wanted = ctx.needs_input_grad
         dx, dweight, dbias = backward(
@@ -219,7 +219,7 @@ def _forward_long(  # noqa: PLR0917
     x_ptr += row * x_stride
     y_ptr += row * columns
     if mean_ptr is not None:
-        mean, variance = _moments(x_ptr, columns, BLOCK)
+        mean, variance = _moments(x_ptr, columns, BLOCK)  # pyright: ignore[reportGeneralTypeIssues]
         tl.store(mean_ptr + row, mean)
     else:
         variance = _mean_square(x_ptr, columns, BLOCK)

@@ -351,7 +351,7 @@ def _update(  # noqa: PLR0917
             g = tl.load(g_ptr + place).to(tl.float32)
             m = tl.load(m_ptr + place).to(tl.float32)
             v = tl.load(v_ptr + place).to(tl.float32)
-            p, m, v = _adamw(
+            p, m, v = _adamw(  # pyright: ignore[reportGeneralTypeIssues]
                 p,
                 sign * g,
                 m,
@@ -373,7 +373,7 @@ def _update(  # noqa: PLR0917
             g = tl.load(g_ptr + place, inside, other=0.0).to(tl.float32)
             m = tl.load(m_ptr + place, inside, other=0.0).to(tl.float32)
             v = tl.load(v_ptr + place, inside, other=0.0).to(tl.float32)
-            p, m, v = _adamw(
+            p, m, v = _adamw(  # pyright: ignore[reportGeneralTypeIssues]
                 p,
                 sign * g,
                 m,
@@ -503,7 +503,7 @@ def _torchs(*, foreach: bool) -> Callable[..., None]:
 def _fused(params: Any, grads: Any, means: Any, squares: Any) -> None:
     """Do what torch's fused AdamW does once it has counted the step."""
     count = torch.full((), float(_STEP), device=params[0].device)
-    torch._fused_adamw_(
+    torch._fused_adamw_(  # pyright: ignore[reportPrivateImportUsage]
         params,
         grads,
         means,

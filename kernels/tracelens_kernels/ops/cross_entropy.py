@@ -118,7 +118,7 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         logits, target, log_sums, share = ctx.saved_tensors
         rows, columns = logits.shape
         gradient = torch.empty((rows, columns), dtype=logits.dtype, device=logits.device)
@@ -158,7 +158,7 @@ class _InPlace(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         if ctx.gradient is None:
             raise RuntimeError("The gradient lies in place of the logits: backward runs once.")
         gradient, ctx.gradient = ctx.gradient, None
@@ -290,7 +290,7 @@ def _losses(  # noqa: PLR0917
         known = (target >= 0) & (target < columns)
         logits_ptr += row * stride
         at_target = tl.load(logits_ptr + target, known, other=float("nan")).to(tl.float32)
-        highest, total = running_power_sum(logits_ptr, columns, BLOCK)
+        highest, total = running_power_sum(logits_ptr, columns, BLOCK)  # pyright: ignore[reportGeneralTypeIssues]
         # The differences first: they are exact where the model is sure.
         loss = (highest - at_target) + tl.log(total)
         log_sum = highest + tl.log(total)
@@ -362,7 +362,7 @@ def _losses_and_gradient(  # noqa: PLR0917
         known = (target >= 0) & (target < columns)
         # Before the sums, whose barriers keep it ahead of what is written.
         at_target = tl.load(logits_ptr + target, known, other=float("nan")).to(tl.float32)
-        highest, total = running_power_sum(logits_ptr, columns, BLOCK)
+        highest, total = running_power_sum(logits_ptr, columns, BLOCK)  # pyright: ignore[reportGeneralTypeIssues]
         tl.store(loss_ptr + row, (highest - at_target) + tl.log(total))
         factor = tl.where(known, 1.0, float("nan"))
         if share_ptr is not None:

@@ -49,7 +49,7 @@ def layer_norm(
 class LayerNorm(torch.nn.LayerNorm):
     """`torch.nn.LayerNorm` with our kernel: the same arguments, parameters and state."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return x normalised over its last dimensions, `normalized_shape`."""
         if len(self.normalized_shape) == 1:
             return layer_norm(x, self.weight, self.bias, self.eps)

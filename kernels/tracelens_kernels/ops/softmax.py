@@ -71,7 +71,7 @@ class _Softmax(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> Tensor:
+    def backward(ctx: Any, dy: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         (y,) = ctx.saved_tensors
         return _backward(_rows.as_rows(y), _rows.as_rows(dy)).view(y.shape)
 
@@ -150,7 +150,7 @@ def _forward_tile(  # noqa: PLR0917
 ):
     # read rows · columns elements; write rows · columns elements
     column = tl.arange(0, BLOCK)[None, :]
-    for tile in tl.range(
+    for tile in tl.range(  # pyright: ignore[reportGeneralTypeIssues]
         tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0), num_stages=STAGES
     ):
         row = _rows_of(tile, rows, ROWS)
@@ -168,7 +168,7 @@ def _forward_long(x_ptr, y_ptr, columns, x_stride, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     x_ptr += row * x_stride
     y_ptr += row * columns
-    highest, total = running_power_sum(x_ptr, columns, BLOCK)
+    highest, total = running_power_sum(x_ptr, columns, BLOCK)  # pyright: ignore[reportGeneralTypeIssues]
     scale = 1.0 / total
     for start in range(0, columns, BLOCK):
         column = start + tl.arange(0, BLOCK)
@@ -191,7 +191,7 @@ def _backward_tile(  # noqa: PLR0917
 ):
     # read 2 · rows · columns elements; write rows · columns elements
     column = tl.arange(0, BLOCK)[None, :]
-    for tile in tl.range(
+    for tile in tl.range(  # pyright: ignore[reportGeneralTypeIssues]
         tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0), num_stages=STAGES
     ):
         row = _rows_of(tile, rows, ROWS)
