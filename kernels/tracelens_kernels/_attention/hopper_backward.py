@@ -143,8 +143,9 @@ def backward(  # noqa: PLR0917
             REGISTERS=_LOADER_REGISTERS, num_warps=_WARPS, **config,
         )  # fmt: skip
         _finish[(pieces,)](
-            sums, dq, queries, blocks, heads, *dq.stride()[:3], scale, BLOCK=block, D=head_dim
-        )
+            sums, dq, queries, blocks, heads, *dq.stride()[:3], scale, BLOCK=block, D=head_dim,
+            num_warps=_WARPS,
+        )  # fmt: skip
     return dq, dk, dv
 
 
@@ -498,7 +499,7 @@ def _gradients(  # noqa: PLR0917
 @gluon.jit
 def _finish(  # noqa: PLR0917
     sums_ptr, dq_ptr, queries, blocks, heads, dq_batch, dq_head, dq_row, scale,
-    BLOCK: gl.constexpr, D: gl.constexpr, num_warps: gl.constexpr = 8,
+    BLOCK: gl.constexpr, D: gl.constexpr, num_warps: gl.constexpr,
 ):  # fmt: skip
     # read a tile of 4-byte numbers ; write one in the format of q
     SUMS: gl.constexpr = _accumulator(BLOCK, D)
