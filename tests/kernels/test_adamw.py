@@ -105,6 +105,48 @@ def test_groups_and_parameters_without_a_gradient() -> None:
     assert [ours.state[one]["step"] for one in mine] == [3, 3, 2]
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_steps_counted_on_the_gpu_are_torchs(kept: bool) -> None:
+    mine = parameters((7,), (130,))
+    theirs = twins(mine)
+    ours, torchs = AdamW(mine, **OPTIONS, capturable=True), torch.optim.AdamW(theirs, **OPTIONS)
+
+    train(ours, mine, torchs, theirs)
+    if kept:
+        state = ours.state_dict()
+        ours = AdamW(mine, **OPTIONS, capturable=True)
+        ours.load_state_dict(state)
+    train(ours, mine, torchs, theirs)
+
+    assert off(mine[1], theirs[1]) < 1e-6
+    assert float(ours.state[mine[0]]["step"]) == 6
+    assert ours.state[mine[0]]["step"] is ours.state[mine[1]]["step"]
+
+
+@pytest.mark.parametrize("mark", [pytest.param("", marks=GPU)])
+def test_a_cuda_graph_goes_on_counting(mark: str) -> None:
+    mine = parameters((7,), (130,))
+    theirs = twins(mine)
+    ours, torchs = AdamW(mine, **OPTIONS, capturable=True), torch.optim.AdamW(theirs, **OPTIONS)
+    train(ours, mine, torchs, theirs)
+    graph = torch.cuda.CUDAGraph()
+    give_gradients(mine, theirs, 5)
+    before = [one.detach().clone() for one in mine]
+
+    with torch.cuda.graph(graph):
+        for one in mine:
+            one.grad = one.grad * 1  # of the graph's own memory
+        ours.step()
+
+    assert all(torch.equal(one, was) for one, was in zip(mine, before, strict=True))
+    for _ in range(3):
+        graph.replay()
+        torchs.step()
+    assert off(mine[1], theirs[1]) < 1e-6
+    with pytest.raises(RuntimeError, match="would repeat this one step"), torch.cuda.graph(graph):
+        AdamW(mine).step()
+
+
 def test_layouts_of_parameters_and_gradients() -> None:
     mine = [random(8, 6).T.requires_grad_()]
     theirs = twins(mine)

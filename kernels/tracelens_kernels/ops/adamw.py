@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _TRITON: Final = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 _VECTOR_BYTES: Final = 16
+_KEPT: Final[list[Tensor]] = []
+"""Tables on the host that CUDA graphs copy again each time they are replayed."""
 _DEFAULT: Final[Config] = {"chunk": 16384, "block": 2048, "num_warps": 8}
 
 
@@ -50,7 +52,8 @@ class AdamW(torch.optim.Optimizer):
         weight_decay: by lr times this, parameters shrink in a step.
         amsgrad: must be false.
         maximize: go up the gradient instead of down.
-        capturable: count the steps on the GPU, so that a CUDA graph of the step counts too.
+        capturable: count the steps on the GPU, so that a CUDA graph of the step counts on each time
+            it is replayed; all parameters of a group then count the same steps.
         state_dtype: of the running means; None for that of each parameter, as in torch.
 
     Raises:
@@ -84,7 +87,6 @@ class AdamW(torch.optim.Optimizer):
             "state_dtype": state_dtype,
         }
         super().__init__(params, defaults)
-        self._captured: list[Tensor] = []
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -111,9 +113,12 @@ class AdamW(torch.optim.Optimizer):
                 )
         return loss
 
-    def _by_step(self, group: dict[str, Any]) -> dict[int, tuple[list[Tensor], ...]]:
-        """Count a step, and return parameters, gradients and state, by how many it is for them."""
-        found: dict[int, tuple[list[Tensor], ...]] = defaultdict(lambda: ([], [], [], []))
+    def _by_step(self, group: dict[str, Any]) -> dict[int | Tensor, tuple[list[Tensor], ...]]:
+        """Return parameters, gradients and state, by the number of the step that it is for them.
+
+        A number on the GPU is that of the step before, which `adamw_` counts on from.
+        """
+        found: dict[int | Tensor, tuple[list[Tensor], ...]] = defaultdict(lambda: ([], [], [], []))
         for parameter in group["params"]:
             gradient = parameter.grad
             if gradient is None:
@@ -123,16 +128,26 @@ class AdamW(torch.optim.Optimizer):
             state = self.state[parameter]
             if not state:
                 dtype = group["state_dtype"] or parameter.dtype
-                state["step"] = 0
+                state["step"] = self._shared_count(group, parameter) if group["capturable"] else 0
                 state["exp_avg"] = torch.zeros_like(parameter, dtype=dtype)
                 state["exp_avg_sq"] = torch.zeros_like(parameter, dtype=dtype)
-            state["step"] += 1
+            if not group["capturable"]:
+                state["step"] += 1
             parameters, gradients, means, squares = found[state["step"]]
             parameters.append(parameter)
             gradients.append(gradient)
             means.append(state["exp_avg"])
             squares.append(state["exp_avg_sq"])
         return found
+
+    def _shared_count(self, group: dict[str, Any], parameter: Tensor) -> Tensor:
+        """Return the count of steps that others of a group have on a parameter's GPU, or a new."""
+        for other in group["params"]:
+            state = self.state.get(other)
+            if state and state["step"].device == parameter.device:
+                count: Tensor = state["step"]
+                return count
+        return torch.zeros((), dtype=torch.float32, device=parameter.device)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state of this class or of torch's; running means keep their format."""
@@ -142,11 +157,17 @@ class AdamW(torch.optim.Optimizer):
             if group.get("amsgrad"):
                 raise ValueError("The state is of AMSGrad, which is not supported.")
             group.setdefault("state_dtype", self.defaults["state_dtype"])
+            counts: dict[torch.device, Tensor] = {}
             for parameter, name in zip(group["params"], saved, strict=False):
                 state = self.state.get(parameter)
                 if not state:
                     continue
-                state["step"] = int(state["step"])
+                if group["capturable"]:
+                    count = torch.as_tensor(state["step"], dtype=torch.float32)
+                    here = count.to(parameter.device, copy=True)
+                    state["step"] = counts.setdefault(parameter.device, here)
+                else:
+                    state["step"] = int(state["step"])
                 dtype = group["state_dtype"] or parameter.dtype
                 for part in ("exp_avg", "exp_avg_sq"):
                     # torch's has rounded it to the format of the parameter.
@@ -160,7 +181,7 @@ def adamw_(
     exp_avgs: Sequence[Tensor],
     exp_avg_sqs: Sequence[Tensor],
     *,
-    step: int,
+    step: int | Tensor,
     lr: float = 1e-3,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
@@ -177,7 +198,7 @@ def adamw_(
         grads: one of the same shape for each.
         exp_avgs: one of the same shape and layout for each.
         exp_avg_sqs: the same.
-        step: the first is 1.
+        step: the first is 1; or a number in fp32 on the GPU, which is first counted up by 1.
         lr: see `AdamW`, as for the rest.
         betas: the same.
         eps: the same.
@@ -188,23 +209,15 @@ def adamw_(
         ValueError: lists or shapes differ, a tensor is not dense or on no GPU, or a number is out
             of its range.
         TypeError: a format is another.
+        RuntimeError: a CUDA graph is captured, and the step is a number on the host.
     """
     _check_numbers(lr, betas, eps, weight_decay)
-    if step < 1:
-        raise ValueError(f"step is {step}; the first is 1.")
+    _check_step(step)
     lists = (params, grads, exp_avgs, exp_avg_sqs)
     if len({len(one) for one in lists}) != 1:
         raise ValueError(f"Expected lists of the same length; got {[len(one) for one in lists]}.")
-    (beta1, beta2), mean_correction = betas, 1 - betas[0] ** step
-    numbers = (
-        1 - lr * weight_decay,
-        1 - beta1,
-        beta2,
-        1 - beta2,
-        lr / mean_correction,
-        1 / math.sqrt(1 - beta2**step),
-        eps,
-    )
+    scales = _scales(step, lr, betas)
+    numbers = (1 - lr * weight_decay, 1 - betas[0], betas[1], 1 - betas[1], eps)
     for (device, *formats), tensors in _alike(lists).items():
         addresses = tuple(one.data_ptr() for four in tensors for one in four)
         sizes = tuple(four[0].numel() for four in tensors)
@@ -217,6 +230,7 @@ def adamw_(
                 _update[(chunks.shape[0],)](
                     table,
                     chunks,
+                    *scales,
                     *numbers,
                     *(_TRITON[one] for one in formats),
                     MAXIMIZE=maximize,
@@ -225,6 +239,32 @@ def adamw_(
                     BLOCK=config["block"],
                     num_warps=config["num_warps"],
                 )
+
+
+def _check_step(step: int | Tensor) -> None:
+    if isinstance(step, torch.Tensor):
+        _checks.dtype_among((torch.float32,), step=step)
+        _checks.on_gpu(step=step)
+    elif step < 1:
+        raise ValueError(f"step is {step}; the first is 1.")
+    elif _capturing():
+        raise RuntimeError(
+            "A CUDA graph would repeat this one step: use AdamW(..., capturable=True), which "
+            "counts the steps on the GPU."
+        )
+
+
+def _scales(
+    step: int | Tensor, lr: float, betas: tuple[float, float]
+) -> tuple[float, float, Tensor | None]:
+    """Return lr / c₁ and 1 / √c₂ of a step; or nothing, and where on the GPU they will be."""
+    if not isinstance(step, torch.Tensor):
+        return lr / (1 - betas[0] ** step), 1 / math.sqrt(1 - betas[1] ** step), None
+    scales = torch.empty(2, dtype=torch.float32, device=step.device)
+    logs = [math.log(max(beta, 1e-30)) for beta in betas]
+    with _rows.on(step.device):
+        _count[(1,)](step, scales, lr, *logs, num_warps=1)
+    return 0.0, 0.0, scales
 
 
 def _key(formats: Iterable[torch.dtype]) -> str:
@@ -307,19 +347,39 @@ def _chunks(sizes: Tensor, chunk: int) -> Tensor:
 def _sent(table: Tensor, device: torch.device) -> Tensor:
     """Return a table on the device; a copy from pinned memory does not wait for the stream."""
     table = table.contiguous()
-    return table.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else table
+    if device.type != "cuda":
+        return table
+    pinned = table.pin_memory()
+    if _capturing():
+        _KEPT.append(pinned)
+    return pinned.to(device, non_blocking=True)
+
+
+def _capturing() -> bool:
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+
+
+@triton.jit
+def _count(step_ptr, scales_ptr, lr, log_beta1, log_beta2):
+    """Count a step, and write lr / c₁ and 1 / √c₂; in float64, for c₂ is small at first."""
+    step = tl.load(step_ptr) + 1.0
+    tl.store(step_ptr, step)
+    many = step.to(tl.float64)
+    tl.store(scales_ptr, (lr / (1.0 - tl.exp(many * log_beta1))).to(tl.float32))
+    tl.store(scales_ptr + 1, (1.0 / tl.sqrt(1.0 - tl.exp(many * log_beta2))).to(tl.float32))
 
 
 @triton.jit
 def _update(  # noqa: PLR0917
     table_ptr,
     chunks_ptr,
+    step_size,
+    root_correction,
+    scales_ptr,
     kept,
     mean_share,
     beta2,
     square_share,
-    step_size,
-    root_correction,
     eps,
     PARAMETER: tl.constexpr,
     GRADIENT: tl.constexpr,
@@ -343,6 +403,9 @@ def _update(  # noqa: PLR0917
         g_ptr = tl.multiple_of(g_ptr, 16)
         m_ptr = tl.multiple_of(m_ptr, 16)
         v_ptr = tl.multiple_of(v_ptr, 16)
+    if scales_ptr is not None:
+        step_size = tl.load(scales_ptr)
+        root_correction = tl.load(scales_ptr + 1)
     sign = -1.0 if MAXIMIZE else 1.0
     for offset in range(0, CHUNK, BLOCK):
         place = first + offset + tl.arange(0, BLOCK)
