@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from tracelens_kernels import _checks
 from tracelens_kernels._attention import portable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -125,6 +126,38 @@ def backward(  # noqa: PLR0917
     if q.dim() == 4:
         return gradients
     return [one if one is None else one.squeeze(1) for one in gradients]
+
+
+def autocast(*tensors: Tensor) -> Sequence[Tensor]:
+    """Return tensors in the format that autocast asks for, where it is on."""
+    kind = tensors[0].device.type
+    if kind not in {"cuda", "cpu"} or not torch.is_autocast_enabled(kind):
+        return tensors
+    dtype = torch.get_autocast_dtype(kind)
+    return [one.to(dtype) for one in tensors]
+
+
+def once(name: str) -> None:
+    """Raise RuntimeError in a backward pass that shall be differentiated itself."""
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise RuntimeError(
+            f"{name} has no second derivative: leave create_graph=True out, or use "
+            "torch.nn.functional.scaled_dot_product_attention with the backend MATH."
+        )
+
+
+def scale_of(q: Tensor, scale: float | None) -> float:
+    """Return the scale of the products of q; ValueError unless it is positive and finite."""
+    if scale is None:
+        return float(max(q.shape[-1], 1) ** -0.5)
+    if not 0 < scale < math.inf:
+        raise ValueError(f"scale is {scale}; it must be positive and finite.")
+    return scale
+
+
+def needed(gradients: Iterable[Tensor | None], wanted: Iterable[bool]) -> Iterator[Tensor | None]:
+    """Return the gradients that are wanted, and None for the others."""
+    return (one if need else None for one, need in zip(gradients, wanted, strict=True))
 
 
 # For torch.compile, to which these are single operations that it does not look into. What they

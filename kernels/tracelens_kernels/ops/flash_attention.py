@@ -19,7 +19,6 @@ float32 are exact to float32, unless `torch.backends.cuda.matmul.allow_tf32`.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,8 +27,6 @@ from tracelens.kernel import Kernel
 from tracelens_kernels._attention import bench, dense, varlen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
     from torch import Tensor
 
 
@@ -61,7 +58,7 @@ def flash_attention(
         TypeError: formats differ, or are none of float32, float16, bfloat16.
         RuntimeError: the GPU is too old.
     """
-    q, k, v = _autocast(q, k, v)
+    q, k, v = dense.autocast(q, k, v)
     out: Tensor | tuple[Tensor, Tensor] = FlashAttention.apply(q, k, v, causal, scale, return_lse)
     return out
 
@@ -83,7 +80,7 @@ class FlashAttention(torch.autograd.Function):
         return_lse: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the output, and the logarithms if they are asked for."""
-        scale = _scale(q, scale)
+        scale = dense.scale_of(q, scale)
         run = dense.forward_op if torch.compiler.is_compiling() else dense.forward
         o, lse = run(q, k, v, is_causal, scale)
         ctx.save_for_backward(q, k, v, o, lse)
@@ -96,43 +93,14 @@ class FlashAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of q, k and v, those that are needed."""
-        _once("flash_attention")
+        dense.once("flash_attention")
         needed = ctx.needs_input_grad[:3]
         given = (grads[0], *ctx.saved_tensors, ctx.causal, ctx.scale)
         if torch.compiler.is_compiling():
             gradients = dense.backward_op(*given)
         else:
             gradients = dense.backward(*given, needs_keys=any(needed[1:]))
-        return (*_needed(gradients, needed), None, None, None)
-
-
-def _autocast(*tensors: Tensor) -> Sequence[Tensor]:
-    kind = tensors[0].device.type
-    if kind not in {"cuda", "cpu"} or not torch.is_autocast_enabled(kind):
-        return tensors
-    dtype = torch.get_autocast_dtype(kind)
-    return [one.to(dtype) for one in tensors]
-
-
-def _once(name: str) -> None:
-    """Raise RuntimeError in a backward pass that shall be differentiated itself."""
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        raise RuntimeError(
-            f"{name} has no second derivative: leave create_graph=True out, or use "
-            "torch.nn.functional.scaled_dot_product_attention with the backend MATH."
-        )
-
-
-def _scale(q: Tensor, scale: float | None) -> float:
-    if scale is None:
-        return float(max(q.shape[-1], 1) ** -0.5)
-    if not 0 < scale < math.inf:
-        raise ValueError(f"scale is {scale}; it must be positive and finite.")
-    return scale
-
-
-def _needed(gradients: Iterable[Tensor | None], needed: Iterable[bool]) -> Iterator[Tensor | None]:
-    return (one if need else None for one, need in zip(gradients, needed, strict=True))
+        return (*dense.needed(gradients, needed), None, None, None)
 
 
 def flash_attention_varlen(  # noqa: PLR0917
@@ -171,7 +139,7 @@ def flash_attention_varlen(  # noqa: PLR0917
         TypeError: as `flash_attention`, or the offsets are no int32.
         RuntimeError: the GPU is too old.
     """
-    q, k, v = _autocast(q, k, v)
+    q, k, v = dense.autocast(q, k, v)
     longest = (max_seqlen_q, max_seqlen_k)
     out: Tensor = _Varlen.apply(q, k, v, cu_seqlens_q, cu_seqlens_k, longest, causal, scale)
     return out
@@ -193,7 +161,7 @@ class _Varlen(torch.autograd.Function):
         scale: float | None,
     ) -> Tensor:
         """Return the output [tokens, H, D]."""
-        scale = _scale(q, scale)
+        scale = dense.scale_of(q, scale)
         run = varlen.forward_op if torch.compiler.is_compiling() else varlen.forward
         o, lse = run(q, k, v, cu_q, cu_k, *longest, causal, scale)
         ctx.save_for_backward(q, k, v, o, lse, cu_q, cu_k)
@@ -203,11 +171,11 @@ class _Varlen(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of q, k and v, those that are needed."""
-        _once("flash_attention_varlen")
+        dense.once("flash_attention_varlen")
         needed = ctx.needs_input_grad[:3]
         run = varlen.backward_op if torch.compiler.is_compiling() else varlen.backward
         gradients = run(grads[0], *ctx.saved_tensors, *ctx.how)
-        return (*_needed(gradients, needed), None, None, None, None, None)
+        return (*dense.needed(gradients, needed), None, None, None, None, None)
 
 
 KERNEL = Kernel(
