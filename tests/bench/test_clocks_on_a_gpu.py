@@ -12,13 +12,23 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from tests.bench import made_up_kernels as made_up  # noqa: E402
 from tracelens import kernel  # noqa: E402
-from tracelens.bench import cell, clocks, gate, gpu_state, kernel_child, measuring, metering  # noqa: E402
+from tracelens.bench import (  # noqa: E402
+    cell,
+    clocks,
+    gate,
+    gpu_state,
+    kernel_child,
+    measuring,
+    metering,
+    profiling,
+)
 from tracelens.bench.cell import Cell  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tracelens.bench.case import Target
+    from tracelens.bench.profiling import Profile
 
 pytestmark = [
     pytest.mark.gpu,
@@ -54,28 +64,13 @@ def blocked_s(target: Target, call: Callable[[], object], flush: Any, calls: int
     return statistics.median(meter.block([call] * calls))
 
 
-def profiled_s(target: Target, call: Callable[[], object], flush: Any, calls: int = 40) -> float:
-    """Return the median of what CUPTI says of the call's kernels; the flush is a memset."""
-    kinds = torch.profiler.ProfilerActivity
-    for _ in range(2):  # the first profile of a process starts the profiler, too
-        with torch.profiler.profile(activities=[kinds.CUDA]) as profile:
-            torch.cuda._sleep(40_000_000)
-            for _ in range(calls):
-                if flush:
-                    flush()
-                call()
-            torch.cuda.synchronize(target.device)
-    taken = [
-        event.duration_ns() / 1e9
-        for event in profile.profiler.kineto_results.events()
-        if event.device_type() == torch._C._autograd.DeviceType.CUDA
-        and "Memset" not in event.name()
-        and "spin" not in event.name()
-    ]
-    each = len(taken) // calls
-    assert each * calls == len(taken)
-    return statistics.median(sum(taken[i * each : (i + 1) * each]) for i in range(calls))
+def profile_of(target: Target, call: Callable[[], object], flush: Any, calls: int = 40) -> Profile:
+    found = profiling.profiled([call] * calls, flush, target)
+    assert found is not None
+    return found
 
+
+EVENTS_S = 3e-6
 
 CASES = {
     "add 1 GiB": lambda on: addition(on, 1 << 27),
@@ -90,10 +85,33 @@ CASES = {
 def test_kernel_time_is_what_the_profiler_says(target: Target, name: str, is_cold: bool) -> None:
     call, flush = CASES[name](target), clocks.Flush(target) if is_cold else None
 
-    ratio = blocked_s(target, call, flush) / profiled_s(target, call, flush)
+    ratios = []
+    for _ in range(3):
+        before = blocked_s(target, call, flush)
+        profile = profile_of(target, call, flush)
+        after = blocked_s(target, call, flush)
+        ratios.append(((before + after) / 2 - EVENTS_S) / profile.median_s)
 
-    # Two events around a call take 1 to 2 µs besides, and clocks change from one to the other.
-    assert 0.97 < ratio < 1.05
+    assert statistics.median(ratios) == pytest.approx(1, abs=0.02)
+    assert profile.launches == 1
+
+
+def test_two_events_around_a_kernel_hold_3_us_besides(target: Target) -> None:
+    call = addition(target, 1 << 18)
+
+    besides = blocked_s(target, call, None) - profile_of(target, call, None).median_s
+
+    assert besides == pytest.approx(EVENTS_S, abs=1.2e-6)
+
+
+def test_the_profiler_names_what_was_launched(target: Target) -> None:
+    x = torch.randn(1 << 20, device=target.device)
+
+    found = profile_of(target, lambda: x.mul(2).sin(), clocks.Flush(target), 5)
+
+    assert found.launches == 2
+    assert len(found.kernels) == 2
+    assert "mul" in found.kernels[0].lower()
 
 
 def test_a_kernel_of_known_cycles_takes_as_long_as_the_clock_says(target: Target) -> None:
@@ -145,6 +163,16 @@ def test_a_call_that_waits_is_timed_by_events_and_says_so(target: Target) -> Non
     assert found.meter.clock == "CUDA events"
     assert "wait for the GPU" in found.note
     assert all(sample > 0 for sample in found.take(3).samples)
+
+
+def test_a_capture_that_fails_leaves_torch_as_it_was(target: Target) -> None:
+    def call() -> object:
+        return torch.cuda.synchronize(target.device)
+
+    with pytest.raises(RuntimeError):
+        clocks.captured(call, target)
+
+    assert torch.randn(4, device=target.device).isfinite().all()
 
 
 def test_latency_holds_the_host_and_throughput_hides_it(target: Target) -> None:
@@ -203,3 +231,8 @@ def test_a_cell_is_measured_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cold.during.sm_hz is not None
     assert cold.during.sm_hz > 1e9
     assert cold.flag in ("", "above the measured ceiling")
+    assert cold.share is not None
+    assert cold.share > 0.4
+    assert cold.profiler_s is not None
+    assert cold.median_s == pytest.approx(cold.profiler_s + EVENTS_S, rel=0.05)
+    assert cold.launches == 2

@@ -65,6 +65,7 @@ class Cell:
         budget_s: or when they have taken this long for each implementation, quantity and state.
         warmup_s: work before the first sample, at least; more until the clock is steady.
         floor: whether the first implementation is measured against itself, too.
+        profile: whether the profiler is asked of kernel times when all is measured.
         ceilings: file of measured ceilings; "": the user's own, or the data sheet.
     """
 
@@ -83,6 +84,7 @@ class Cell:
     budget_s: float = 2.0
     warmup_s: float = 0.2
     floor: bool = True
+    profile: bool = True
     ceilings: str = ""
 
 
@@ -174,6 +176,11 @@ class Row:
         sets: how many of these took turns.
         flushed_bytes: overwritten before each call; 0: nothing was.
         overhead_s: what the same clock gives for a call that does nothing; part of every sample.
+            An event before and one after a kernel hold about 1.7 µs more.
+        profiler_s: of `kernel_time` on a GPU, what CUPTI says of some such calls: from the begin
+            of the first kernel to the end of the last; None: not asked, or no answer.
+        launches: kernels and copies of one call, likewise.
+        kernels: their names, each once.
         throttled: how many samples were taken while the clock was held down.
         before: the GPU before the first sample of the quantity; None: not known.
         during: between the samples: medians, and every reason of throttling.
@@ -224,6 +231,9 @@ class Row:
     sets: int = 1
     flushed_bytes: int = 0
     overhead_s: float | None = None
+    profiler_s: float | None = None
+    launches: int | None = None
+    kernels: tuple[str, ...] = ()
     throttled: int = 0
     before: GpuState | None = None
     during: GpuState | None = None

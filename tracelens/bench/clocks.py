@@ -212,27 +212,54 @@ def overhead_s(meter: Meter) -> float:
     return statistics.of([[sample] for sample in meter.block([_nothing] * _NOTHING)]).median
 
 
+def waits(call: Call, target: Target) -> bool:
+    """Tell whether a call waits for the GPU, as far as torch can see it."""
+    cuda: Any = target.torch.cuda
+    was = cuda.get_sync_debug_mode()
+    cuda.set_sync_debug_mode("error")
+    try:
+        call()
+    except RuntimeError as error:
+        if "synchronizing" not in str(error):
+            raise
+        return True
+    finally:
+        cuda.set_sync_debug_mode(was)
+    return False
+
+
 def captured(call: Call, target: Target) -> Call:
     """Return what replays a call's launches from a CUDA graph, and its outputs.
 
     Raises:
-        Exception: (of torch) it does what a graph cannot hold, such as waiting for the GPU.
+        Exception: (of torch) it does what a graph cannot hold.
     """
     cuda: Any = target.torch.cuda
-    graph = cuda.CUDAGraph()
     side = cuda.Stream(target.device)
     side.wait_stream(cuda.current_stream(target.device))
     with cuda.stream(side):
         call()
     cuda.current_stream(target.device).wait_stream(side)
-    with cuda.graph(graph):
-        outputs = call()
+    try:
+        graph, outputs = _graph(call, cuda)
+    except Exception:
+        # Torch's random numbers stay as in a capture until there is one that succeeds.
+        tiny = target.torch.zeros(1, device=target.device)
+        _graph(lambda: tiny.add_(1), cuda)
+        raise
 
     def replay() -> object:
         graph.replay()
         return outputs
 
     return replay
+
+
+def _graph(call: Call, cuda: Any) -> tuple[Any, object]:
+    graph = cuda.CUDAGraph()
+    with cuda.graph(graph):
+        outputs = call()
+    return graph, outputs
 
 
 @contextlib.contextmanager

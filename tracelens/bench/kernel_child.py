@@ -6,6 +6,7 @@ standard error. No time is said of an implementation whose outputs were wrong, b
 
 from __future__ import annotations
 
+import itertools
 import sys
 import traceback
 import warnings
@@ -24,6 +25,7 @@ from tracelens.bench import (
     measuring,
     metering,
     pairs,
+    profiling,
     roof,
 )
 from tracelens.bench.cell import Failure, Line, Row
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
 
 BROKEN: Final = 3
 """The exit status where CUDA was left unusable."""
+
+_PROFILED: Final = 10
+"""Calls that the profiler is asked of: it is a check, and not what is reported."""
 
 _FRAMES: Final = 12
 _LONGEST: Final = 4000
@@ -120,10 +125,13 @@ class _Run:
             return
         if not self._build() or not self.those:
             return
-        for quantity in self.of.cell.quantities:
-            for l2 in self.of.cell.l2:
+        cell = self.of.cell
+        for quantity in cell.quantities:
+            for l2 in cell.l2:
                 self._time(quantity, l2)
         self._check_again()
+        if cell.profile and self.of.target.is_gpu:
+            self.rows = [self._profiled(row) for row in self.rows]
         for row in self.rows:
             self.say(Line(row=row))
 
@@ -293,6 +301,23 @@ class _Run:
             notes=tuple(self._notes(one, quantity, l2, timed)),
         )
 
+    def _profiled(self, row: Row) -> Row:
+        """Return a row of kernel times with what the profiler says of such calls."""
+        if row.quantity != "kernel_time":
+            return row
+        one = next(one for one in self.those if one.name == row.implementation)
+        self.say(Line(begun=one.name, stage="time"))
+        target, is_cold = self.of.target, row.l2 == "cold"
+        turns = one.turns() if is_cold else itertools.cycle(one.calls[:1])
+        flush = clocks.Flush(target) if is_cold else None
+        with one.force():
+            found = profiling.profiled(list(itertools.islice(turns, _PROFILED)), flush, target)
+        if found is None:
+            return row
+        return replace(
+            row, profiler_s=found.median_s, launches=found.launches, kernels=found.kernels
+        )
+
     def _notes(self, one: Contender, quantity: Quantity, l2: L2, timed: Timed) -> Iterator[str]:
         if timed.note:
             yield timed.note
@@ -300,6 +325,8 @@ class _Run:
             yield f"It does not give {', '.join(one.missing)}."
         if quantity == "throughput" and l2 == "cold" and self._fits():
             yield "All inputs that take turns fit into the cache together."
+        if self.of.operation.in_place:
+            yield "Inputs that it overwrites are random in the first call on them alone."
 
     def _fits(self) -> bool:
         """Tell whether all sets of inputs may lie in the cache together."""

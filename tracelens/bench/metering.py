@@ -131,11 +131,16 @@ def _queued(
         pass
     else:
         return Timed(blocked, calls, watch, flush, force=force, asks_after=False)
+    events = Timed(
+        clocks.Events(target, flush, watch.look), calls, watch, flush,
+        force=force, asks_after=False, note=_WAITS,
+    )  # fmt: skip
+    if clocks.waits(calls[0], target):
+        return events
     try:
         replays = [clocks.captured(call, target) for call in calls]
         graph = clocks.Blocked(target, "CUDA graph", flush, watch.look)
         graph.block(replays[:1])
     except Exception:  # noqa: BLE001 (of torch or CUDA: it cannot be captured)
-        events = clocks.Events(target, flush, watch.look)
-        return Timed(events, calls, watch, flush, force=force, asks_after=False, note=_WAITS)
+        return events
     return Timed(graph, replays, watch, flush, force=force, asks_after=False)
