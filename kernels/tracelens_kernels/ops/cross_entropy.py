@@ -21,7 +21,7 @@ from tracelens.kernel import OURS, Implementation, Kernel, Operation, Tuning
 from tracelens.workload import Work
 from tracelens_kernels import _checks, _configs, _rows
 from tracelens_kernels import _rows_bench as bench
-from tracelens_kernels._rows import LOG2E, running_power_sum
+from tracelens_kernels._rows import LOG2E, VECTOR, running_power_sum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -121,7 +121,9 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         logits, target, log_sums, share = ctx.saved_tensors
         rows, columns = logits.shape
-        gradient = torch.empty((rows, columns), dtype=logits.dtype, device=logits.device)
+        # Rows that begin where those of the logits do, from one multiple of 16 bytes to the next.
+        wide = columns + (logits.stride(0) - columns) % 8
+        gradient = torch.empty((rows, wide), dtype=logits.dtype, device=logits.device)[:, :columns]
         config = _config(logits, "backward")
         dloss = dloss.reshape(-1)
         with _rows.on(logits.device):
@@ -134,6 +136,7 @@ class _CrossEntropy(torch.autograd.Function):
                 gradient,
                 columns,
                 logits.stride(0),
+                gradient.stride(0),
                 target.stride(0),
                 dloss.stride(0) if dloss.numel() > 1 else 0,
                 ctx.ignore_index,
@@ -234,7 +237,6 @@ def gradient_in_place(
             target.stride(0),
             ignore_index,
             BLOCK=config["block"],
-            WRITTEN=config["block"],
             num_warps=config["num_warps"],
         )
     return losses
@@ -270,6 +272,48 @@ def _default(columns: int, operation: str) -> Config:  # noqa: ARG001
 
 
 @triton.jit
+def _aligned(row, stride, columns):
+    """Return where a row's first `VECTOR` lies, what of it is before that, and what in vectors.
+
+    With a vocabulary of 50,257, most rows do not begin at a multiple of 16 bytes; what lies before
+    the first multiple and after the last, the edges, is moved one by one, and the rest as it is
+    where they do.
+    """
+    start = row * stride
+    first = (start + VECTOR - 1) // VECTOR * VECTOR
+    before = first - start
+    return first, before, tl.maximum(columns - before, 0) // VECTOR * VECTOR
+
+
+@triton.jit
+def _edges(before, length, columns):
+    """Return the columns of a row before and after what lies in vectors, and which there are."""
+    lane = tl.arange(0, 2 * VECTOR)
+    column = tl.where(lane < VECTOR, lane, before + length + lane - VECTOR)
+    return column, tl.where(lane < VECTOR, lane < before, True) & (column < columns)
+
+
+@triton.jit
+def _power_sum(logits_ptr, row, stride, columns, BLOCK: tl.constexpr):
+    """Return the maximum m of a row, and Σ exp(x − m); all is read before the last barrier."""
+    first, before, length = _aligned(row, stride, columns)
+    column, there = _edges(before, length, columns)
+    x = tl.load(logits_ptr + row * stride + column, there, other=float("-inf")).to(tl.float32)
+    top, total = running_power_sum(logits_ptr + first, length, BLOCK)
+    highest = tl.maximum(top, tl.max(x, 0))
+    finite = tl.where(highest == float("-inf"), 0.0, highest)
+    powers = tl.sum(tl.exp2((x - finite) * LOG2E), 0)
+    return highest, total * tl.exp2((top - finite) * LOG2E) + powers
+
+
+@triton.jit
+def _gradient_of(x, log_sum, is_target, factor):
+    """Return (softmax(x) − [is target]) · factor."""
+    power = tl.exp2((x.to(tl.float32) - log_sum) * LOG2E)
+    return tl.where(is_target, power - 1.0, power) * factor
+
+
+@triton.jit
 def _losses(  # noqa: PLR0917
     logits_ptr,
     target_ptr,
@@ -288,14 +332,11 @@ def _losses(  # noqa: PLR0917
     log_sum = 0.0
     if target != ignore_index:
         known = (target >= 0) & (target < columns)
-        logits_ptr += row * stride
-        at_target = tl.load(logits_ptr + target, known, other=float("nan")).to(tl.float32)
-        highest, total = running_power_sum(logits_ptr, columns, BLOCK)  # pyright: ignore[reportGeneralTypeIssues]
+        at_target = tl.load(logits_ptr + row * stride + target, known, other=float("nan"))
+        highest, total = _power_sum(logits_ptr, row, stride, columns, BLOCK)
         # The differences first: they are exact where the model is sure.
-        loss = (highest - at_target) + tl.log(total)
-        log_sum = highest + tl.log(total)
-        if not known:
-            log_sum = float("nan")
+        loss = (highest - at_target.to(tl.float32)) + tl.log(total)
+        log_sum = tl.where(known, highest + tl.log(total), float("nan"))
     tl.store(loss_ptr + row, loss)
     tl.store(log_sum_ptr + row, log_sum)
 
@@ -310,6 +351,7 @@ def _gradient(  # noqa: PLR0917
     gradient_ptr,
     columns,
     stride,
+    gradient_stride,
     target_stride,
     dloss_stride,
     ignore_index,
@@ -318,21 +360,26 @@ def _gradient(  # noqa: PLR0917
     # read BLOCK elements; write BLOCK elements
     row = tl.program_id(0).to(tl.int64)
     target = tl.load(target_ptr + row * target_stride).to(tl.int64)
-    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = column < columns
-    gradient_ptr += row * columns + column
+    log_sum = tl.load(log_sum_ptr + row)
+    factor = tl.load(dloss_ptr + row * dloss_stride).to(tl.float32)
+    if share_ptr is not None:
+        factor *= tl.load(share_ptr)
     if target == ignore_index:
-        zeros = tl.zeros((BLOCK,), gradient_ptr.dtype.element_ty)
-        tl.store(gradient_ptr, zeros, inside)
-    else:
-        factor = tl.load(dloss_ptr + row * dloss_stride).to(tl.float32)
-        if share_ptr is not None:
-            factor *= tl.load(share_ptr)
-        log_sum = tl.load(log_sum_ptr + row)
-        x = tl.load(logits_ptr + row * stride + column, inside, other=float("-inf"))
-        power = tl.exp2((x.to(tl.float32) - log_sum) * LOG2E)
-        gradient = tl.where(column == target, power - 1.0, power) * factor
-        tl.store(gradient_ptr, gradient.to(gradient_ptr.dtype.element_ty), inside)
+        log_sum = float("inf")  # no share for any
+        factor = 0.0
+    element = gradient_ptr.dtype.element_ty
+    first, before, length = _aligned(row, stride, columns)
+    place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(logits_ptr + first + place, place < length, other=float("-inf"))
+    gradient = _gradient_of(x, log_sum, before + place == target, factor)
+    # The rows of the gradient lie on multiples of 16 bytes as those of the logits do.
+    gradient_first, _, _ = _aligned(row, gradient_stride, columns)
+    tl.store(gradient_ptr + gradient_first + place, gradient.to(element), place < length)
+    if tl.program_id(1) == 0:
+        column, there = _edges(before, length, columns)
+        edges = tl.load(logits_ptr + row * stride + column, there, other=float("-inf"))
+        of_edges = _gradient_of(edges, log_sum, column == target, factor)
+        tl.store(gradient_ptr + row * gradient_stride + column, of_edges.to(element), there)
 
 
 @triton.jit
@@ -346,35 +393,40 @@ def _losses_and_gradient(  # noqa: PLR0917
     target_stride,
     ignore_index,
     BLOCK: tl.constexpr,
-    WRITTEN: tl.constexpr,
 ):
     # read 2 · columns elements, the second time from L2; write columns elements
     row = tl.program_id(0).to(tl.int64)
     target = tl.load(target_ptr + row * target_stride).to(tl.int64)
-    logits_ptr += row * stride
     element = logits_ptr.dtype.element_ty
+    first, before, length = _aligned(row, stride, columns)
+    column, there = _edges(before, length, columns)
+    edges_ptr = logits_ptr + row * stride + column
+    last = (length - 1) // BLOCK * BLOCK
     if target == ignore_index:
         tl.store(loss_ptr + row, 0.0)
-        for start in range(0, columns, WRITTEN):
-            column = start + tl.arange(0, WRITTEN)
-            tl.store(logits_ptr + column, tl.zeros((WRITTEN,), element), column < columns)
+        tl.store(edges_ptr, tl.zeros((2 * VECTOR,), element), there)
+        for start in range(0, length, BLOCK):
+            place = start + tl.arange(0, BLOCK)
+            tl.store(logits_ptr + first + place, tl.zeros((BLOCK,), element), place < length)
     else:
         known = (target >= 0) & (target < columns)
         # Before the sums, whose barriers keep it ahead of what is written.
-        at_target = tl.load(logits_ptr + target, known, other=float("nan")).to(tl.float32)
-        highest, total = running_power_sum(logits_ptr, columns, BLOCK)  # pyright: ignore[reportGeneralTypeIssues]
-        tl.store(loss_ptr + row, (highest - at_target) + tl.log(total))
+        at_target = tl.load(logits_ptr + row * stride + target, known, other=float("nan"))
+        edges = tl.load(edges_ptr, there, other=float("-inf"))
+        highest, total = _power_sum(logits_ptr, row, stride, columns, BLOCK)
+        tl.store(loss_ptr + row, (highest - at_target.to(tl.float32)) + tl.log(total))
         factor = tl.where(known, 1.0, float("nan"))
         if share_ptr is not None:
             factor *= tl.load(share_ptr)
+        log_sum = highest + tl.log(total)
+        of_edges = _gradient_of(edges, log_sum, column == target, factor)
+        tl.store(edges_ptr, of_edges.to(element), there)
         # From the end: what was read last is most likely still in L2.
-        last = (columns - 1) // WRITTEN * WRITTEN
-        for before in range(0, columns, WRITTEN):
-            column = last - before + tl.arange(0, WRITTEN)
-            x = tl.load(logits_ptr + column, column < columns, other=float("-inf")).to(tl.float32)
-            power = tl.exp2((x - highest) * LOG2E) / total
-            gradient = tl.where(column == target, power - 1.0, power) * factor
-            tl.store(logits_ptr + column, gradient.to(element), column < columns)
+        for done in range(0, length, BLOCK):
+            place = last - done + tl.arange(0, BLOCK)
+            x = tl.load(logits_ptr + first + place, place < length, other=float("-inf"))
+            gradient = _gradient_of(x, log_sum, before + place == target, factor)
+            tl.store(logits_ptr + first + place, gradient.to(element), place < length)
 
 
 @triton.jit
