@@ -420,11 +420,15 @@ GPU_SIZES = [
 ]  # fmt: skip
 
 
+ON_GPU = [(sizes, torch.bfloat16) for sizes in GPU_SIZES] + [
+    (sizes, dtype) for dtype in (torch.float16, torch.float32) for sizes in GPU_SIZES[1::3]
+]
+
+
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
-@pytest.mark.parametrize("sizes", GPU_SIZES, ids=str)
+@pytest.mark.parametrize(("sizes", "dtype"), ON_GPU, ids=str)
 def test_on_a_gpu_it_is_as_good_as_torch(
     sizes: tuple[int, ...], dtype: torch.dtype, causal: bool
 ) -> None:
@@ -436,7 +440,7 @@ def test_on_a_gpu_it_is_as_good_as_torch(
 @needs_gpu
 @pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
-@pytest.mark.parametrize("sizes", GPU_SIZES[::2], ids=str)
+@pytest.mark.parametrize("sizes", GPU_SIZES[1::2], ids=str)
 def test_the_portable_kernels_are_as_good_on_a_gpu(
     sizes: tuple[int, ...], dtype: torch.dtype, causal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -458,7 +462,7 @@ def test_more_than_2_31_elements_are_reached() -> None:
     out = flash_attention(q, k, v)
 
     expected = flash_attention(q[:, :, -64:].contiguous(), k, v)
-    assert torch.equal(out[:, :, -64:], expected)
+    torch.testing.assert_close(out[:, :, -64:], expected, rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.gpu

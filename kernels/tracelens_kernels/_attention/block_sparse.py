@@ -193,7 +193,7 @@ def _list_of(offsets, bh, lists, blocks, block, split, SPLITS: tl.constexpr):  #
     return begin + count * split // SPLITS, begin + count * (split + 1) // SPLITS
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["heads", "lists", "blocks", "queries", "keys"])
 def _fused(  # noqa: PLR0917
     q_ptr, k_ptr, v_ptr, o_ptr, lse_ptr, offsets, columns,
     q_batch: tl.int64, q_head: tl.int64, q_row: tl.int64,
@@ -266,7 +266,7 @@ def _fused(  # noqa: PLR0917
     tl.store(lse_ptr + lse_row + row, lse, mask=row < queries)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["heads", "queries"])
 def _combine(  # noqa: PLR0917
     part_ptr, part_lse_ptr, o_ptr, lse_ptr,
     o_batch: tl.int64, o_head: tl.int64, o_row: tl.int64, heads, queries,
@@ -306,7 +306,7 @@ def _combine(  # noqa: PLR0917
     tl.store(lse_ptr + at, lse, mask=there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["heads", "lists", "blocks", "queries", "keys"])
 def _backward_queries(  # noqa: PLR0917
     q_ptr, k_ptr, v_ptr, o_ptr, do_ptr, dq_ptr, lse_ptr, delta_ptr, offsets, columns,
     q_batch: tl.int64, q_head: tl.int64, q_row: tl.int64,
@@ -374,7 +374,7 @@ def _backward_queries(  # noqa: PLR0917
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["kv_heads", "lists", "blocks", "queries", "keys"])
 def _backward_keys(  # noqa: PLR0917
     q_ptr, k_ptr, v_ptr, do_ptr, dk_ptr, dv_ptr, lse_ptr, delta_ptr, offsets, rows,
     q_batch: tl.int64, q_head: tl.int64, q_row: tl.int64,
@@ -447,7 +447,7 @@ def _backward_keys(  # noqa: PLR0917
     tl.store(dv_ptr + key[:, None] * dv_row + wide, dv.to(dv_ptr.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["heads", "lists", "blocks", "queries", "keys"])
 def _scores(  # noqa: PLR0917
     q_ptr, k_ptr, s_ptr, rows, columns,
     q_batch: tl.int64, q_head: tl.int64, q_row: tl.int64,
@@ -481,7 +481,7 @@ def _scores(  # noqa: PLR0917
     tl.store(s_ptr + place, s.to(s_ptr.dtype.element_ty))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["listed"])
 def _segmented_softmax(
     s_ptr, offsets, listed, BLOCK: tl.constexpr, ROWS: tl.constexpr
 ):  # fmt: skip
@@ -508,7 +508,7 @@ def _segmented_softmax(
         tl.store(place, p.to(s_ptr.dtype.element_ty))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["heads", "lists", "blocks", "listed", "queries", "keys"])
 def _weighted(  # noqa: PLR0917
     p_ptr, v_ptr, o_ptr, offsets, columns,
     v_batch: tl.int64, v_head: tl.int64, v_row: tl.int64,

@@ -144,7 +144,7 @@ def _attend(  # noqa: PLR0917
     return acc, total, m
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["sequences", "heads", "queries", "keys", "section"])
 def _forward(  # noqa: PLR0917
     q_ptr, k_ptr, v_ptr, o_ptr, lse_ptr, cu_q, cu_k,
     q_batch: tl.int64, q_head: tl.int64, q_row: tl.int64,
@@ -238,7 +238,7 @@ def _dq_pass(  # noqa: PLR0917
     return dq
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["sequences", "heads", "queries", "keys", "section"])
 def _backward_queries(  # noqa: PLR0917
     q_ptr, k_ptr, v_ptr, o_ptr, do_ptr, dq_ptr, lse_ptr, delta_ptr, cu_q, cu_k,
     q_batch: tl.int64, q_head: tl.int64, q_row: tl.int64,
@@ -348,7 +348,7 @@ def _dkdv_pass(  # noqa: PLR0917
     return dk, dv
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["sequences", "kv_heads", "queries", "keys", "section"])
 def _backward_keys(  # noqa: PLR0917
     q_ptr, k_ptr, v_ptr, do_ptr, dk_ptr, dv_ptr, lse_ptr, delta_ptr, cu_q, cu_k,
     q_batch: tl.int64, q_head: tl.int64, q_row: tl.int64,
@@ -526,9 +526,9 @@ def forward_config(q: Tensor, k: Tensor, causal: bool, offsets: Offsets | None =
     """Return the sizes of the tiles of the forward kernel, and its warps and stages."""
     key = key_of(q.shape[-1], q.dtype, causal=causal)
     if q.dtype == torch.float32:
-        default = _tiles(64, 32, 4, 2)
+        default = _float32_tiles(q.shape[-1])[0]
     elif q.shape[-1] <= 64:
-        default = _tiles(128, 64, 4, 3)
+        default = _tiles(64, 64, 4, 3)
     elif q.shape[-1] <= 128:
         default = _tiles(128, 64, 8, 3)
     else:
@@ -544,8 +544,12 @@ def backward_config(q: Tensor, k: Tensor, causal: bool, offsets: Offsets | None 
     kernel that keeps queries begin with `DQ_`.
     """
     key = key_of(q.shape[-1], q.dtype, causal=causal)
-    if q.dtype == torch.float32 or q.shape[-1] > 128:
-        default = _tiles(32, 64, 4, 1) | _tiles(64, 32, 4, 1, "DQ_")
+    if q.dtype == torch.float32:
+        default = _float32_tiles(q.shape[-1])[1]
+    elif q.shape[-1] <= 64:
+        default = _tiles(64, 64, 4, 2) | _tiles(64, 64, 4, 3, "DQ_")
+    elif q.shape[-1] > 128:
+        default = _tiles(32, 64, 8, 1) | _tiles(64, 32, 8, 1, "DQ_")
     else:
         default = _tiles(64, 128, 8, 2) | _tiles(128, 64, 8, 2, "DQ_")
     longest = (offsets.max_q, offsets.max_k) if offsets else (q.shape[2], k.shape[2])
@@ -556,6 +560,15 @@ def key_of(head_dim: int, dtype: torch.dtype, *, causal: bool) -> str:
     """Return what a tuned configuration is kept under."""
     name = str(dtype).removeprefix("torch.")
     return f"portable head_dim={head_dim} {name}{' causal' if causal else ''}"
+
+
+def _float32_tiles(head_dim: int) -> tuple[Config, Config]:
+    """Return the tiles forward and backward: what fits into registers and shared memory."""
+    if head_dim <= 64:
+        return _tiles(128, 64, 8, 1), _tiles(32, 64, 4, 1) | _tiles(64, 32, 4, 1, "DQ_")
+    if head_dim <= 128:
+        return _tiles(64, 32, 4, 2), _tiles(32, 32, 4, 1) | _tiles(32, 32, 4, 1, "DQ_")
+    return _tiles(32, 16, 8, 1), _tiles(16, 32, 8, 1) | _tiles(16, 16, 4, 1, "DQ_")
 
 
 def _tiles(m: int, n: int, warps: int, stages: int, prefix: str = "") -> dict[str, int]:
@@ -599,9 +612,20 @@ def _common(
         "PADDED": max(16, triton.next_power_of_2(head_dim)),
         "VARLEN": offsets is not None,
         "SEQUENCES": 1 if offsets is None else triton.next_power_of_2(sequences),
-        "PRECISION": "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee",
+        "PRECISION": _precision(head_dim),
         "UPCAST": upcast,
     }
+
+
+def _precision(head_dim: int) -> str:
+    """Return how products of float32 are made.
+
+    By three of TF32 each, which tensor cores do, the error is that of float32 sums; but operands
+    are in shared memory twice, and those of large heads do not fit.
+    """
+    if torch.backends.cuda.matmul.allow_tf32:
+        return "tf32"
+    return "tf32x3" if head_dim <= 128 else "ieee"
 
 
 _SHARE_OF_L2: Final = 24 << 20
