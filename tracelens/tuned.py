@@ -16,7 +16,6 @@ import math
 import os
 import sys
 import warnings
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -132,7 +131,7 @@ class Store:
     tracelens: str = ""
 
 
-_forced: ContextVar[Mapping[tuple[str, str], Config | None]] = ContextVar("forced", default=_NONE)
+_forced: Mapping[tuple[str, str], Config | None] = _NONE
 _known: dict[tuple[int, str, str, str], Config | None] = {}
 
 
@@ -151,8 +150,8 @@ def chosen(
         default: where nothing was forced or tuned.
         device: number of the GPU; None: the current one.
     """
-    if forced_here := _forced.get():
-        forced_one = forced_here.get((kernel, operation), _NONE)
+    if _forced:
+        forced_one = _forced.get((kernel, operation), _NONE)
         if forced_one is None:
             return default
         if forced_one is not _NONE:
@@ -167,12 +166,17 @@ def chosen(
 
 @contextlib.contextmanager
 def forced(kernel: str, operation: str, config: Config | None) -> Iterator[None]:
-    """Let a kernel's operation use this configuration, whatever was tuned; None: its default."""
-    token = _forced.set({**_forced.get(), (kernel, operation): config})
+    """Let a kernel's operation use this configuration, whatever was tuned; None: its default.
+
+    In all threads: backward passes on a GPU run in one of autograd's own.
+    """
+    global _forced  # noqa: PLW0603 (a variable of the context is not seen by other threads)
+    before = _forced
+    _forced = {**before, (kernel, operation): config}
     try:
         yield
     finally:
-        _forced.reset(token)
+        _forced = before
 
 
 def forget() -> None:
@@ -263,7 +267,8 @@ def stale(entry: Entry, here: Circumstances, source: str) -> str:
 def source_of(kernel: str) -> str:
     """Return a hash of a kernel's source, and of what it imports from its own distribution.
 
-    Comments, docstrings and layout do not count.
+    Comments, docstrings and layout do not count, nor does the constant `KERNEL`: shapes, formats
+    and baselines.
     """
     entry = registry.entries("kernel")[kernel]
     top = entry.module.partition(".")[0]
@@ -448,7 +453,7 @@ def _told(node: ast.AST) -> Iterator[str]:
     for name, value in ast.iter_fields(node):
         parts: Sequence[Any] = value if isinstance(value, list) else [value]
         if name == "body":
-            parts = [part for part in parts if not _is_docstring(part)]
+            parts = [part for part in parts if not (_is_docstring(part) or _is_constant(part))]
         for part in parts:
             if isinstance(part, ast.AST):
                 yield from _told(part)
@@ -462,3 +467,11 @@ def _is_docstring(node: object) -> bool:
         and isinstance(node.value, ast.Constant)
         and isinstance(node.value.value, str)
     )
+
+
+def _is_constant(node: object) -> bool:
+    """Tell whether it is the constant that the bench reads."""
+    name = registry.ROOMS["kernel"].constant
+    if isinstance(node, ast.Assign):
+        return any(isinstance(to, ast.Name) and to.id == name for to in node.targets)
+    return isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") == name

@@ -52,6 +52,9 @@ def test_what_is_faster_than_the_ceilings_is_flagged(seconds: float, flag: str) 
 def test_what_may_lie_in_the_cache_is_not_held_against_the_memory() -> None:
     assert roof(COPY, 1e-6, MEASURED, in_cache=True) == Roof()
     assert roof(PRODUCT, 0.5, MEASURED, in_cache=True).flag == "impossible"
+    assert roof(PRODUCT, 1.25, MEASURED, in_cache=True).share == pytest.approx(0.8)
+    # Nor is what it computes on the way a bound that tells anything.
+    assert roof(replace(COPY, flops=10**9), 1e-3, MEASURED, in_cache=True) == Roof()
 
 
 def test_sparse_products_are_held_against_the_sparse_rate_of_the_data_sheet() -> None:

@@ -87,7 +87,7 @@ def drifting(draw: np.random.Generator, n: int) -> list[list[float]]:
 
 def wandering(draw: np.random.Generator, n: int) -> list[list[float]]:
     """Give samples whose noise hides that the blocks drift (autocorrelation 0.8)."""
-    return [[level + 2 * draw.normal() for _ in range(5)] for (level,) in drifting(draw, n)]
+    return [[level + draw.normal() for _ in range(5)] for (level,) in drifting(draw, n)]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
+import threading
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ H200 = Circumstances("NVIDIA H200", "9.0", "3.6.0")
 DEFAULT = {"BLOCK": 64, "num_warps": 4}
 BEST = {"BLOCK": 128, "num_warps": 8}
 KEY = "columns=8192 bf16"
-SOURCE = '"""Made up."""\nimport made_up_kernels._shared\nKERNEL = 1\n'
+SOURCE = '"""Made up."""\nimport made_up_kernels._shared\nTILE = 1\nKERNEL = 1\n'
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +112,19 @@ def test_what_is_forced_comes_first_and_ends_with_its_block() -> None:
             assert tuned.chosen("made_up", "forward", KEY, DEFAULT) == DEFAULT
         assert tuned.chosen("made_up", "backward", KEY, DEFAULT) == DEFAULT
     assert tuned.chosen("made_up", "forward", KEY, DEFAULT) == BEST
+
+
+def test_what_is_forced_is_forced_in_the_threads_of_autograd_too() -> None:
+    seen: list[Any] = []
+
+    with tuned.forced("made_up", "backward", BEST):
+        other = threading.Thread(
+            target=lambda: seen.append(tuned.chosen("made_up", "backward", KEY, DEFAULT))
+        )
+        other.start()
+        other.join()
+
+    assert seen == [BEST]
 
 
 @pytest.mark.parametrize(
@@ -308,4 +322,7 @@ def test_comments_and_docstrings_are_no_change_of_a_kernel_and_code_is(kernels: 
     assert chosen() == (BEST, [])
 
     file.write_text(SOURCE.replace("KERNEL = 1", "KERNEL = 2"), encoding="utf-8")
+    assert chosen() == (BEST, [])  # what the bench is told of it
+
+    file.write_text(SOURCE.replace("TILE = 1", "TILE = 2"), encoding="utf-8")
     assert chosen()[0] == DEFAULT

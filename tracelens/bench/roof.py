@@ -24,8 +24,7 @@ class Roof:
     """A time held against the ceilings.
 
     Attributes:
-        bound_s: the least time; None: not known, or the bandwidth plays no part and there is
-            nothing to compute.
+        bound_s: the least time; None: not known, or it is the memory's and plays no part.
         limited_by: `compute` or `memory`; "" without a bound.
         origin: where the ceiling that holds it is from.
         share: bound over time.
@@ -53,17 +52,23 @@ def roof(work: Work, seconds: float, ceilings: Ceilings | None, *, in_cache: boo
         return Roof()
     held = replace(work, bytes=0) if in_cache else work
     known = _sparse(ceilings) if work.dtype.endswith(SPARSE) else ceilings
-    bound = hardware.bound([held], known)
+    bound = hardware.bound([work], known)
     if bound is None or not bound.seconds:
         return Roof()
-    rates = _rates(held, seconds)
+    flag = max(
+        (known.verdict(*rate) for rate in _rates(held, seconds).items()),
+        key=_WORST.index,
+        default="",
+    )
+    if in_cache and bound.limited_by == "memory":
+        return Roof(flag=flag)
     name = hardware.BANDWIDTH if bound.limited_by == "memory" else _compute(work)
     return Roof(
         bound_s=bound.seconds,
         limited_by=bound.limited_by,
         origin=known.origin_of(name),
         share=bound.seconds / seconds,
-        flag=max((known.verdict(*rate) for rate in rates.items()), key=_WORST.index),
+        flag=flag,
     )
 
 
