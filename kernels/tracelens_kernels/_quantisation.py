@@ -81,7 +81,7 @@ def rows_of(x: Tensor, to: torch.dtype) -> Tensor:
 
 def needs_fp8(device: torch.device) -> None:
     """Raise RuntimeError if a GPU is too old for fp8."""
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 9):
+    if device.type == "cuda" and _checks._capability(device) < (8, 9):
         raise RuntimeError(f"{device} has no fp8: that needs compute capability 8.9 or newer.")
 
 
@@ -135,19 +135,22 @@ def quantised(x, scale, inverse, FP8: tl.constexpr, ON_GPU: tl.constexpr):
 
     P. Markstein, "Computation of elementary functions on the IBM RISC System/6000 processor", IBM
     Journal of Research and Development 34, 1990: by a correctly rounded `inverse`, a quotient is
-    correctly rounded after one correction by its remainder, which is exact unless subnormal.
+    correctly rounded after one correction by its remainder, which is exact unless subnormal. Here
+    it is the opposite of the quotient, since so corrected a zero of either sign stays what it is.
     """
     if ON_GPU:
-        guess = x * inverse
-        quotient = tl.fma(tl.fma(guess, -scale, x), inverse, guess)
+        guess = x * -inverse
+        opposite = tl.fma(tl.fma(guess, scale, x), -inverse, guess)
     else:  # the interpreter's fma rounds twice, and its division once
-        quotient = x / scale
+        opposite = x / -scale
     if FP8:
         if not ON_GPU:  # the interpreter does not round ties to even: leave it nothing to round
-            quotient = _to_steps_of_e4m3(quotient)
-        value = quotient.to(tl.float8e4nv)
+            opposite = _to_steps_of_e4m3(opposite)
+        value = (opposite.to(tl.float8e4nv).to(tl.uint8, bitcast=True) ^ 0x80).to(
+            tl.float8e4nv, bitcast=True
+        )
     else:  # 1.5 · 2²³: sums with it have a step of 1, and their low byte is the integer
-        value = (quotient + 12582912.0).to(tl.int32, bitcast=True).to(tl.int8)
+        value = (12582912.0 - opposite).to(tl.int32, bitcast=True).to(tl.int8)
     return value
 
 
@@ -159,4 +162,4 @@ def _to_steps_of_e4m3(x):
     normal = (size + 0x7FFFF + ((size >> 20) & 1)) & -0x100000
     small = (size.to(tl.float32, bitcast=True) + 24576.0) - 24576.0  # 1.5 · 2¹⁴: a step of 2⁻⁹
     size = tl.where(size < 0x3C800000, small.to(tl.int32, bitcast=True), normal)  # 2⁻⁶
-    return (size | (bits ^ (bits & 0x7FFFFFFF))).to(tl.float32, bitcast=True)
+    return (size | (bits & -0x80000000)).to(tl.float32, bitcast=True)

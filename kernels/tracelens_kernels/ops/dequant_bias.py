@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tracelens.kernel import Config, Shape, Tensors
 
 _SUMS: Final = (torch.int32, torch.bfloat16, torch.float16, torch.float32)
+_MANY: Final = 2**22
 _RESULTS: Final = (torch.bfloat16, torch.float16, torch.float32)
 
 
@@ -87,7 +88,7 @@ def _launch(
 ) -> None:
     count, columns = acc.shape
     key = _key(columns, acc.dtype, out.dtype)
-    config = _configs.chosen("dequant_bias", "forward", key, _default(columns))
+    config = _configs.chosen("dequant_bias", "forward", key, _default(count, columns))
     across = triton.cdiv(columns, config["block"])
     with q.on(acc.device):
         _dequant_bias[(triton.cdiv(count, config["rows"]) * across,)](
@@ -152,9 +153,10 @@ def _key(columns: int, acc: torch.dtype, out: torch.dtype) -> str:
     return f"columns={columns} {formats}"
 
 
-def _default(columns: int) -> Config:
-    block = min(triton.next_power_of_2(columns), 1024)
-    return {"rows": 4096 // block, "block": block, "num_warps": 4}
+def _default(count: int, columns: int) -> Config:
+    block = min(triton.next_power_of_2(columns), 512)
+    size = 8192 if count * columns >= _MANY else 2048
+    return {"rows": size // block, "block": block, "num_warps": 4}
 
 
 # What the bench knows of it.
@@ -247,7 +249,7 @@ KERNEL = Kernel(
     tuning={
         "forward": Tuning(
             key=_tuning_key,
-            default=lambda shape, _dtype: _default(shape["columns"]),
+            default=lambda shape, _dtype: _default(shape["rows"], shape["columns"]),
             coarse=_coarse,
         )
     },

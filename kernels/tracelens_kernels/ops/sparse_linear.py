@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tracelens.kernel import OURS, Implementation, Kernel, Operation
+from tracelens.kernel import OURS, Implementation, Kernel, Operation, Tuning
 from tracelens.workload import Work
 from tracelens_kernels import _checks, _cusparselt
 from tracelens_kernels import _quantisation as q
@@ -401,6 +401,21 @@ def _product(to: str) -> Operation:
     )
 
 
+def _tuning(to: str) -> Tuning:
+    form = q.TORCH[to]
+
+    def key(shape: Shape, _dtype: str) -> str:
+        rows = shape["rows"] + -shape["rows"] % _cusparselt.ROWS
+        out = shape["out"] + -shape["out"] % _cusparselt.OUT
+        return _cusparselt.key_of(rows, out, _pattern(shape).columns(shape["in"]), form)
+
+    return Tuning(
+        key=key,
+        default=lambda _shape, _dtype: _cusparselt.default(form, torch.device("cuda")),
+        coarse=lambda _shape, _dtype: ({"algorithm": number} for number in range(24)),
+    )
+
+
 KERNEL = Kernel(
     axes={"rows": None, "out": None, "in": None, "of": 8},
     shapes=(
@@ -423,5 +438,6 @@ KERNEL = Kernel(
         "int8_product": _product("int8"),
         "fp8_product": _product("fp8"),
     },
+    tuning={"int8_product": _tuning("int8"), "fp8_product": _tuning("fp8")},
     function=lambda: sparse_linear,
 )
