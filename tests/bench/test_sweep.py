@@ -19,6 +19,7 @@ import pytest
 from tracelens.bench import results, sweep
 from tracelens.bench.cell import Cell
 from tracelens.bench.results import Results
+from tracelens.bench.results_shown import states
 from tracelens.errors import CaptureError, UsageError
 
 if TYPE_CHECKING:
@@ -309,6 +310,40 @@ def test_an_interrupt_leaves_what_was_measured_and_ends_the_process(toy: Path) -
         signal.signal(signal.SIGALRM, before)
     assert first.done == (0,)
     assert not processes_with(str(toy))
+
+
+def test_a_check_of_many_cells_ends_with_all_of_its_processes(toy: Path) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 1.5)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sweep.check(plan(*(cell("hang", n=n) for n in range(4))), lambda _line: None, jobs=2)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+    assert len(asked(toy)) == 2
+    assert not processes_with(str(toy))
+
+
+def test_a_check_times_nothing_and_tries_again_what_found_no_memory(toy: Path) -> None:
+    found = sweep.check(
+        plan(cell("tracelens", "wrong"), cell("inputs", n=2)), lambda _line: None, jobs=2
+    )
+
+    assert not found.rows
+    assert [(one.implementation, one.stage) for one in found.failed] == [
+        ("wrong", "check"),
+        ("", "inputs"),
+    ]
+    assert sorted(asked(toy)) == ["1 tracelens wrong", "2 inputs", "2 inputs"]
+    assert [state for _, _, state in states(found)] == [
+        "ok",
+        "failed: Wrong",
+        "failed: MemoryError",
+    ]
 
 
 PARENT = """

@@ -15,7 +15,11 @@ _SMI: Final = (
     "power.draw", "power.limit", "temperature.gpu",
 )  # fmt: skip
 _CHANGES: Final = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu")
-_VARIABLES: Final = re.compile(r"(CUDA|CUBLAS|NCCL|NVIDIA|PYTORCH|TORCH|OMP|MKL)_\w+")
+_VARIABLES: Final = re.compile(
+    r"(CUDA|CUBLAS|CUDNN|NCCL|NVIDIA|PYTORCH|TORCH|TORCHINDUCTOR|TORCHDYNAMO|TRITON|OMP|MKL)_\w+"
+)
+_OF_IMAGES: Final = ("NVIDIA_REQUIRE_CUDA",)
+"""What an image asks of its host's driver, at length, and no program reads."""
 _SECRETS: Final = re.compile(r"(?i)token|secret|passw|credential|_key$|auth")
 
 
@@ -46,7 +50,7 @@ def facts(torch: Any, device: str) -> dict[str, Any]:
         "variables": {
             name: text
             for name, text in sorted(os.environ.items())
-            if _VARIABLES.fullmatch(name) and not _SECRETS.search(name)
+            if _VARIABLES.fullmatch(name) and name not in _OF_IMAGES and not _SECRETS.search(name)
         },
     }
     if device == "cpu":

@@ -21,6 +21,9 @@ _PATIENCE_S: Final = 20.0
 """What a process that was killed may take to be gone; a GPU that hangs holds it for ever."""
 
 
+_LIVE: Final[set[subprocess.Popen[bytes]]] = set()
+
+
 @dataclass
 class Heard:
     """How a process ended.
@@ -66,10 +69,12 @@ class Program:
                 start_new_session=True,
                 env={**os.environ, **self.variables},
             )
+            _LIVE.add(process)
             try:
                 late = yield from self._until_quiet(process)
             finally:
                 heard.gone = _gone(process)
+                _LIVE.discard(process)
                 for stream in (process.stdin, process.stdout):
                     if stream is not None and heard.gone:
                         stream.close()
@@ -97,6 +102,12 @@ class Program:
         except subprocess.TimeoutExpired:
             return True
         return False
+
+
+def end_all() -> None:
+    """End every process that is being heard by any thread."""
+    for process in list(_LIVE):
+        end(process)
 
 
 def last_words(chatter: IO[bytes], status: int) -> str:

@@ -137,7 +137,7 @@ def report(results: Results, path: Path | None = None) -> Report:
         coverage={},
         tables=tuple(table for table in tables if table.frame.height),
         findings=tuple(_findings(results)),
-        left_out={} if results.rows else {"bench": _why_nothing(results)},
+        left_out={} if results.rows or _only_checked(results) else {"bench": _why_nothing(results)},
         warnings=tuple(_warnings(results, path)),
     )
 
@@ -155,7 +155,8 @@ def states(results: Results) -> Iterator[tuple[Cell, str, str]]:
             elif why is not None:
                 yield cell, name, _state(why)
             else:
-                yield cell, name, "ok" if (place, name) in rows else "–"
+                is_ok = (place, name) in rows or not cell.quantities
+                yield cell, name, "ok" if is_ok else units.ABSENT
 
 
 def times(ratio: float) -> str:
@@ -459,6 +460,10 @@ def _beside(rows: Iterable[Row]) -> Iterator[str]:
             f"{kernel.replace('_', '-')}: ours beside {who} is {', '.join(told)}; "
             f"{who} takes {span} times as long."
         )
+
+
+def _only_checked(results: Results) -> bool:
+    return not any(cell.quantities for cell in results.cells)
 
 
 def _why_nothing(results: Results) -> str:

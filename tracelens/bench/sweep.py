@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import platform
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +19,7 @@ import msgspec
 
 from tracelens import tools, units
 from tracelens.bench import cell as cells
+from tracelens.bench import processes
 from tracelens.bench.cell import Failure
 from tracelens.bench.processes import Heard, Program
 from tracelens.errors import CaptureError, UsageError
@@ -119,6 +121,77 @@ def run(
             environment=_circumstances(results.environment, found.facts),
         )
         yield results
+
+
+def check(
+    results: Results, say: Callable[[str], None], silence_s: float = SILENCE_S, jobs: int = 1
+) -> Results:
+    """Build and check everything, several cells at a time; time nothing.
+
+    It fills the caches of compilers, too. Cells that find no memory beside others are tried again
+    by themselves.
+
+    Args:
+        results: what was asked for.
+        say: told how far it has come.
+        silence_s: see `run`.
+        jobs: processes at a time.
+
+    Raises:
+        CaptureError: there is no GPU, or no process says a word.
+    """
+    cells_of = [replace(cell, quantities=()) for cell in results.cells]
+
+    def heard(cell: Cell, one: Found) -> None:
+        bad = "".join(f"\n      {line}" for line in _lines(one))
+        say(f"{told(cell)}: {bad or 'all right'}")
+
+    found = dict(enumerate(at_once(cells_of, heard, silence_s, jobs)))
+    crowded = [number for number, one in found.items() if jobs > 1 and _lacks_memory(one)]
+    for number in crowded:
+        say(f"again, by itself: {told(cells_of[number])}")
+        found[number] = measured(cells_of[number], silence_s)
+    if not any(one.device for one in found.values()):
+        why = "; ".join(failure.message for failure in found[0].failures)
+        raise CaptureError(f"Nothing can be measured here: {why}")
+    results = replace(results, cells=tuple(cells_of))
+    for number, one in found.items():
+        facts = _circumstances(results.environment, one.facts)
+        device = results.device or one.device
+        results = results.with_cell(number, (), one.failures, device=device, environment=facts)
+    return results
+
+
+def at_once(
+    those: Sequence[Cell],
+    heard: Callable[[Cell, Found], None],
+    silence_s: float = SILENCE_S,
+    jobs: int = 1,
+) -> list[Found]:
+    """Return what is found of cells, several measured at a time; each is told when it is done.
+
+    Raises:
+        CaptureError: there is no GPU.
+    """
+
+    def one(cell: Cell) -> Found:
+        found = measured(cell, silence_s)
+        heard(cell, found)
+        return found
+
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        return list(pool.map(one, those))
+    except BaseException:  # an interrupt, too: nothing of it may run on
+        pool.shutdown(wait=False, cancel_futures=True)
+        processes.end_all()
+        raise
+    finally:
+        pool.shutdown()
+
+
+def _lacks_memory(found: Found) -> bool:
+    return any("memory" in f"{one.error} {one.message}".lower() for one in found.failures)
 
 
 def measured(cell: Cell, silence_s: float = SILENCE_S) -> Found:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -346,9 +345,7 @@ class Tuner:
         self.say(f"      compiling {len(configs)} candidates")
         parts = [configs[start :: self.jobs] for start in range(self.jobs)]
         cells = [replace(self._cell(task, part), quantities=()) for part in parts if part]
-        with ThreadPoolExecutor(self.jobs) as pool:
-            for cell in cells:
-                pool.submit(sweep.measured, cell, self.silence_s)
+        sweep.at_once(cells, lambda _cell, _found: None, self.silence_s, self.jobs)
 
     def _cell(self, task: Task, configs: Sequence[Config]) -> Cell:
         return replace(

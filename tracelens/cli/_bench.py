@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _FAILED: Final = 4
 _INTERRUPTED: Final = 130
 _LONGEST: Final = 80
+_MOST_JOBS: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,8 @@ class Given:
     seed: int
     default_config: bool
     tune: bool
+    check: bool
+    jobs: int | None
     resume: Path | None
     retry: Path | None
     device: str
@@ -108,6 +112,27 @@ def measure(given: Given, printed: Printed) -> int:
         say(f"Stopped. To go on: tracelens bench --resume {shlex.quote(str(file))}")
         return _INTERRUPTED
     return _FAILED if any(not one.is_cannot for one in found.failed) else 0
+
+
+def check(given: Given, printed: Printed) -> int:
+    """Build and check kernels, and print what came of each; return the exit status."""
+    from tracelens.bench import results, results_shown, sweep
+
+    if given.resume or given.retry or given.quantities:
+        raise UsageError("--check times nothing: leave --resume, --retry-failed, --quantity out.")
+    sweep.check_torch()
+    _files.check_free(given.output, (), force=given.force)
+    found = sweep.check(_planned(given), say, given.limit or sweep.SILENCE_S, jobs(given))
+    if given.output is not None:
+        results.save(found, given.output)
+    tables = results_shown.TABLES[1:]
+    printed.put(results_shown.report(found, given.output), tables)
+    return _FAILED if any(not one.is_cannot for one in found.failed) else 0
+
+
+def jobs(given: Given) -> int:
+    """Return how many processes may compile at a time."""
+    return given.jobs or max(1, min(_MOST_JOBS, (os.cpu_count() or 1) // 2))
 
 
 def show(file: Path, printed: Printed) -> int:
@@ -184,25 +209,32 @@ def _check(given: Given) -> None:
 
 def _begun(given: Given) -> tuple[Results, Path]:
     """Return what is to be measured, and the file for it."""
-    from tracelens.bench import plan, results, sweep
+    from tracelens.bench import results
 
     if given.resume:
         return results.load(given.resume), given.resume
     if given.retry:
         return results.load(given.retry).without_failed(), given.retry
     _files.check_free(given.output, (), force=given.force)
-    now = datetime.now().astimezone()
-    begun = results.Results(
+    begun = _planned(given)
+    return begun, given.output or _new_file(begun)
+
+
+def _planned(given: Given) -> Results:
+    """Return what was asked for, with nothing measured yet."""
+    from tracelens.bench import plan, results, sweep
+
+    return results.Results(
         cells=plan.cells(asked(given)),
-        made=now.isoformat(timespec="seconds"),
+        made=datetime.now().astimezone().isoformat(timespec="seconds"),
         command=("tracelens", *sys.argv[1:]),
         environment=sweep.circumstances(),
         tracelens=__version__,
     )
-    return begun, given.output or _new_file(begun, now)
 
 
-def _new_file(begun: Results, now: datetime) -> Path:
+def _new_file(begun: Results) -> Path:
+    now = datetime.fromisoformat(begun.made)
     names = "-".join(dict.fromkeys(cell.kernel.replace("_", "-") for cell in begun.cells))
     plain = re.sub(r"[^A-Za-z0-9._+-]+", "-", names)[:_LONGEST]
     return Path("runs") / f"bench-{plain}-{now:%Y%m%d-%H%M%S}.json"
@@ -240,4 +272,4 @@ def _detailed(name: str, kernel: Any) -> Iterator[str]:
 
 def say(line: str) -> None:
     """Tell how far it has come."""
-    click.echo("".join(c if c.isprintable() else " " for c in line), err=True)
+    click.echo("".join(c if c.isprintable() or c == "\n" else " " for c in line), err=True)

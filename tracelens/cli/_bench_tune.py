@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _FAILED: Final = 4
 _INTERRUPTED: Final = 130
-_MOST_JOBS: Final = 8
 _TABLE: Final = Table(
     "tuned",
     "Tuned configurations",
@@ -73,10 +72,9 @@ def tune(given: Given, printed: Printed) -> int:
     here = probe.circumstances(given.device)
     file = given.output or tuned.place(here.gpu)
     _bench.make(file.absolute().parent)
-    jobs = max(1, min(_MOST_JOBS, (os.cpu_count() or 1) // 2))
     journal = Journal.opened(file.with_name(f"{file.name}.tuning"))
     limit = given.limit or sweep.SILENCE_S
-    tuner = Tuner(_bench.like(given), journal, _bench.say, limit, jobs)
+    tuner = Tuner(_bench.like(given), journal, _bench.say, limit, _bench.jobs(given))
     work = [
         (task, kernel)
         for name, kernel in found.items()

@@ -87,6 +87,14 @@ def _several(name: str, metavar: str, about: str, dest: str | None = None) -> Op
     help="Look for the fastest configuration of each kernel, and keep it for this kind of GPU.",
 )  # fmt: skip
 @click.option(
+    "--check", is_flag=True,
+    help="Build and check all, several at a time; time nothing. Fills the compilers' caches.",
+)  # fmt: skip
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="N",
+    help="Processes of --check, and of compiling for --tune (half of the processors, at most 8).",
+)  # fmt: skip
+@click.option(
     "--resume", type=click.Path(path_type=Path), metavar="FILE",
     help="Measure what a file of results lacks, into that file.",
 )  # fmt: skip
@@ -138,7 +146,7 @@ def bench(what: tuple[str, ...], renderer: str, show: str | None, **given: Any) 
         from tracelens.cli._bench_tune import tune
 
         return tune(asked, printed)
-    return _bench.measure(asked, printed)
+    return _bench.check(asked, printed) if asked.check else _bench.measure(asked, printed)
 
 
 def _check_names(what: tuple[str, ...]) -> None:
