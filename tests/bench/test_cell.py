@@ -76,7 +76,7 @@ def measure(monkeypatch: pytest.MonkeyPatch) -> Measure:
 
 
 def test_ours_comes_first_and_others_are_held_against_it(measure: Measure) -> None:
-    rows, failures = measure("eager", "tracelens", "slow")
+    rows, failures = measure("eager", "tracelens", "slow", budget_s=2.0)
 
     assert not failures
     assert [row.implementation for row in rows] == ["tracelens", "eager", "slow"]
@@ -293,6 +293,25 @@ def test_inputs_take_turns_until_the_cache_is_full_of_others() -> None:
     assert sets(32) == 1
     assert sets(2048, l2=("hot",)) == 1
     assert sets(2048, free_bytes=4096) == 1
+
+
+def test_where_memory_ends_fewer_sets_take_turns(
+    measure: Measure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+
+    def build(inputs: Any, shape: Any) -> Any:
+        built.append(1)
+        if len(built) > 2:  # for the check, and for the first set
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return made_up.RIGHT.build(inputs, shape)
+
+    greedy = _with(made_up.RIGHT, "build", build)
+    monkeypatch.setitem(made_up.IMPLEMENTATIONS, "greedy", greedy)
+    rows, failures = measure("tracelens", "greedy", l2=("cold",))
+
+    assert not failures
+    assert [(row.implementation, row.sets) for row in rows] == [("tracelens", 2), ("greedy", 1)]
 
 
 def test_what_triton_and_torch_compiled_is_told() -> None:

@@ -253,14 +253,25 @@ def right(of: Subject, pristine: Tensors) -> Right:
 
 
 def build(of: Subject, one: Contender, sets: list[Tensors]) -> None:
-    """Build the calls that are timed, one for each set of inputs."""
-    own = [_own(of, inputs) for inputs in sets]
-    with one.force():
-        one.inputs = own[0]
-        one.calls = [one.implementation.build(inputs, of.cell.shape) for inputs in own]
-        for call in one.calls:
-            call()
-        of.wait()
+    """Build the calls that are timed, one for each set of inputs, or as many as there is room for.
+
+    Raises:
+        Exception: whatever building or a first call raises.
+    """
+    for inputs in sets:
+        try:
+            own = _own(of, inputs)
+            with one.force():
+                call = one.implementation.build(own, of.cell.shape)
+                call()
+                of.wait()
+        except of.target.torch.OutOfMemoryError:
+            if not one.calls:
+                raise
+            of.free()
+            return
+        one.inputs = one.inputs or own
+        one.calls.append(call)
 
 
 def input_sets(of: Subject) -> list[Tensors]:
