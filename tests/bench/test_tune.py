@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +24,6 @@ from tracelens.tuned import Circumstances
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from tracelens.kernel import Config, Shape
 
@@ -396,3 +396,14 @@ def _operation() -> Any:
 
 def _names(real: Any) -> Any:
     return lambda kind: ("made_up",) if kind == "kernel" else real(kind)
+
+
+def test_without_a_gpu_there_is_nothing_to_tune_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tracelens.bench import probe
+
+    root = Path(__file__).parents[2]
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    with pytest.raises(CaptureError, match="Tuning needs an NVIDIA GPU: torch .* sees 0 GPUs"):
+        probe.circumstances("auto")
