@@ -219,7 +219,7 @@ def test_what_does_not_exist_is_named(measure: Measure, asked: Any, message: str
     assert message in failures[""].message
 
 
-@pytest.mark.parametrize("part", ["inputs", "reference"])
+@pytest.mark.parametrize("part", ["work", "inputs", "reference"])
 def test_a_cell_without_inputs_or_reference_says_why(
     measure: Measure, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
