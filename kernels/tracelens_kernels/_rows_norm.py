@@ -5,6 +5,8 @@ programs goes through the rows, each adds up the gradients of weight and bias in
 it goes, and a second, small kernel adds up the programs' sums, always in the same order.
 """
 
+# pyright: reportGeneralTypeIssues=false, reportIncompatibleMethodOverride=false
+
 from __future__ import annotations
 
 import functools
@@ -15,7 +17,6 @@ import triton
 import triton.language as tl
 
 from tracelens_kernels import _checks, _configs, _rows
-from tracelens_kernels._rows import VECTOR
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +63,7 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, rstd = ctx.saved_tensors
         wanted = ctx.needs_input_grad
         dx, dweight, dbias = backward(
@@ -214,24 +215,25 @@ def _forward_long(  # noqa: PLR0917
     eps,
     BLOCK: tl.constexpr,
 ):
-    # read 2 · columns elements; write columns elements
+    # read 2 · columns elements, the second time from L2; write columns elements
     row = tl.program_id(0).to(tl.int64)
     x_ptr += row * x_stride
     y_ptr += row * columns
     if mean_ptr is not None:
-        mean, variance = _moments(x_ptr, columns, BLOCK)  # pyright: ignore[reportGeneralTypeIssues]
+        mean, variance = _moments(x_ptr, columns, BLOCK)
         tl.store(mean_ptr + row, mean)
     else:
+        mean = 0.0
         variance = _mean_square(x_ptr, columns, BLOCK)
     rstd = tl.rsqrt(variance + eps)
     tl.store(rstd_ptr + row, rstd)
-    for start in range(0, columns, BLOCK):
-        column = start + tl.arange(0, BLOCK)
+    # From the end: what was read last is most likely still in a cache.
+    last = (columns - 1) // BLOCK * BLOCK
+    for done in range(0, columns, BLOCK):
+        column = last - done + tl.arange(0, BLOCK)
         inside = column < columns
-        y = tl.load(x_ptr + column, inside).to(tl.float32)
-        if mean_ptr is not None:
-            y -= mean
-        y *= rstd
+        x = tl.load(x_ptr + column, inside, other=0.0, eviction_policy="evict_first")
+        y = (x.to(tl.float32) - mean) * rstd
         if weight_ptr is not None:
             y *= tl.load(weight_ptr + column, inside).to(tl.float32)
         if bias_ptr is not None:
@@ -254,28 +256,23 @@ def _mean_square(x_ptr, columns, BLOCK: tl.constexpr):
 def _moments(x_ptr, columns, BLOCK: tl.constexpr):
     """Return mean and variance of a row, in one reading.
 
-    Every thread joins the moments of `VECTOR` elements at a time to its own, without the
-    cancellation of Σ x² − (Σ x)² / n (T. Chan, G. Golub and R. LeVeque, "Algorithms for computing
-    the sample variance", The American Statistician 37, 1983).
+    Summed are x − k and its squares, where k is the mean of the first block. If that is a share s
+    of the row, then k is at most √(1/s − 1) standard deviations off, so the squares are at most 1/s
+    times the variance, and little cancels, wherever the row lies.
     """
-    lane = tl.arange(0, BLOCK // VECTOR)[:, None] * VECTOR + tl.arange(0, VECTOR)[None, :]
-    count = tl.zeros((BLOCK // VECTOR,), tl.float32)
-    mean = tl.zeros((BLOCK // VECTOR,), tl.float32)
-    squares = tl.zeros((BLOCK // VECTOR,), tl.float32)
-    for start in range(0, columns, BLOCK):
-        inside = start + lane < columns
-        x = tl.load(x_ptr + start + lane, inside, other=0.0).to(tl.float32)
-        more = tl.sum(inside.to(tl.float32), 1)
-        share = more / tl.maximum(count + more, 1.0)
-        here = tl.sum(x, 1) / tl.maximum(more, 1.0)
-        off = tl.where(inside, x - here[:, None], 0.0)
-        apart = here - mean
-        squares += tl.sum(off * off, 1) + apart * apart * count * share
-        mean += apart * share
-        count += more
-    whole = tl.sum(mean * count, 0) / columns
-    apart = mean - whole
-    return whole, tl.sum(squares + count * apart * apart, 0) / columns
+    column = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + column, column < columns, other=0.0).to(tl.float32)
+    level = tl.sum(x, 0) / tl.minimum(BLOCK, columns)
+    sums = tl.where(column < columns, x - level, 0.0)
+    squares = sums * sums
+    for start in range(BLOCK, columns, BLOCK):
+        inside = start + column < columns
+        x = tl.load(x_ptr + start + column, inside, other=0.0).to(tl.float32)
+        off = tl.where(inside, x - level, 0.0)
+        sums += off
+        squares += off * off
+    off_by = tl.sum(sums, 0) / columns
+    return level + off_by, tl.sum(squares, 0) / columns - off_by * off_by
 
 
 @triton.jit

@@ -7,6 +7,8 @@ tensor. A table on the GPU holds the addresses of all tensors, another which of 
 works on; both stay there until an address changes.
 """
 
+# pyright: reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 import functools
@@ -34,7 +36,7 @@ _TRITON: Final = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.
 _VECTOR_BYTES: Final = 16
 _KEPT: Final[list[Tensor]] = []
 """Tables on the host that CUDA graphs copy again each time they are replayed."""
-_DEFAULT: Final[Config] = {"chunk": 16384, "block": 2048, "num_warps": 8}
+_DEFAULT: Final[Config] = {"chunk": 1024, "block": 1024, "num_warps": 4}
 
 
 class AdamW(torch.optim.Optimizer):
@@ -219,14 +221,13 @@ def adamw_(
     scales = _scales(step, lr, betas)
     numbers = (1 - lr * weight_decay, 1 - betas[0], betas[1], 1 - betas[1], eps)
     for (device, *formats), tensors in _alike(lists).items():
-        addresses = tuple(one.data_ptr() for four in tensors for one in four)
         sizes = tuple(four[0].numel() for four in tensors)
+        addresses = tuple(one.data_ptr() for four in tensors for one in four)
         config = _configs.chosen("adamw", "step", _key(formats), _DEFAULT, device.index)
         with _rows.on(device):
             stream = torch.cuda.current_stream().cuda_stream if device.type == "cuda" else 0
-            for table, chunks, aligned in _tables(
-                addresses, sizes, config["chunk"], device, stream
-            ):
+            for table, those, aligned in _tables(addresses, sizes, device, stream):
+                chunks = _chunks(those, config["chunk"], device, stream)
                 _update[(chunks.shape[0],)](
                     table,
                     chunks,
@@ -319,11 +320,10 @@ def _dense(x: Tensor) -> bool:
 def _tables(
     addresses: tuple[int, ...],
     sizes: tuple[int, ...],
-    chunk: int,
     device: torch.device,
     stream: int,  # noqa: ARG001 (what is copied on one stream is not yet there for another)
-) -> list[tuple[Tensor, Tensor, bool]]:
-    """Return for each launch [tensors, (4 addresses, size)], [chunks, (tensor, place)], aligned."""
+) -> list[tuple[Tensor, tuple[int, ...], bool]]:
+    """Return a launch's [tensors, (4 addresses, size)], its sizes, and whether all are aligned."""
     four = torch.tensor(addresses, dtype=torch.int64).view(-1, 4)
     table = torch.cat([four, torch.tensor(sizes, dtype=torch.int64)[:, None]], 1)
     aligned = (four % _VECTOR_BYTES == 0).all(1)
@@ -331,17 +331,22 @@ def _tables(
     for which in (True, False):
         some = table[aligned == which]
         if len(some):
-            chunks = _chunks(some[:, 4], chunk)
-            found.append((_sent(some, device), _sent(chunks, device), which))
+            found.append((_sent(some, device), tuple(some[:, 4].tolist()), which))
     return found
 
 
-def _chunks(sizes: Tensor, chunk: int) -> Tensor:
+@functools.lru_cache(maxsize=32)
+def _chunks(
+    sizes: tuple[int, ...],
+    chunk: int,
+    device: torch.device,
+    stream: int,  # noqa: ARG001 (see above)
+) -> Tensor:
     """Return which tensor, and which of its chunks, each program works on."""
-    counts = (sizes + chunk - 1) // chunk
+    counts = (torch.tensor(sizes) + chunk - 1) // chunk
     tensor = torch.arange(len(sizes)).repeat_interleave(counts)
     first = (counts.cumsum(0) - counts).repeat_interleave(counts)
-    return torch.stack([tensor, torch.arange(len(tensor)) - first], 1).to(torch.int32)
+    return _sent(torch.stack([tensor, torch.arange(len(tensor)) - first], 1).int(), device)
 
 
 def _sent(table: Tensor, device: torch.device) -> Tensor:
@@ -414,7 +419,7 @@ def _update(  # noqa: PLR0917
             g = tl.load(g_ptr + place).to(tl.float32)
             m = tl.load(m_ptr + place).to(tl.float32)
             v = tl.load(v_ptr + place).to(tl.float32)
-            p, m, v = _adamw(  # pyright: ignore[reportGeneralTypeIssues]
+            p, m, v = _adamw(
                 p,
                 sign * g,
                 m,
@@ -436,7 +441,7 @@ def _update(  # noqa: PLR0917
             g = tl.load(g_ptr + place, inside, other=0.0).to(tl.float32)
             m = tl.load(m_ptr + place, inside, other=0.0).to(tl.float32)
             v = tl.load(v_ptr + place, inside, other=0.0).to(tl.float32)
-            p, m, v = _adamw(  # pyright: ignore[reportGeneralTypeIssues]
+            p, m, v = _adamw(
                 p,
                 sign * g,
                 m,

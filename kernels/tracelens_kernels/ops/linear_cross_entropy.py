@@ -6,6 +6,8 @@ then serves the next. The idea is that of P.-L. Hsu et al., "Liger Kernel: Effic
 for LLM Training", 2024. The products are torch's.
 """
 
+# pyright: reportIncompatibleMethodOverride=false
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
@@ -140,7 +142,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
         dhidden, dweight, share = ctx.saved_tensors
         if dhidden is not None:
             dhidden = dhidden * (dloss if share is None else dloss * share)
