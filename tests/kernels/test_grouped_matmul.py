@@ -8,7 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tracelens_kernels import grouped_matmul
+from tracelens_kernels import _configs, grouped_matmul
+from tracelens_kernels._gemm import paths
 from tracelens_kernels.ops import grouped_matmul as module
 
 from tracelens.kernel import parse_shape
@@ -16,6 +17,8 @@ from tracelens.kernel import parse_shape
 pytestmark = pytest.mark.filterwarnings(  # of the interpreter, for a loop of unknown length
     "ignore:Conversion of an array with ndim:DeprecationWarning"
 )
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
 
 def random(
@@ -111,3 +114,33 @@ def test_the_bench_can_check_it(operation: str, device: str) -> None:
         assert outs.keys() == reference.keys()
         assert all(error(out, reference[name]) < 1e-3 for name, out in outs.items())
     assert case.work(shape, "fp16").flops == 2 * 50 * 24 * 16 * len(reference)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("right", ["rows", "columns"])
+@pytest.mark.parametrize("shape", [(200, 264), (333, 77)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [[5, 0, 300, 1, 128], [0, 0, 64], [1] * 40, [257], [0, 700, 3, 0]], ids=str
+)
+def test_every_tile_on_a_gpu_is_right(sizes: list[int], shape: tuple[int, int], right: str) -> None:
+    k, n = shape
+    ends = list(itertools.accumulate(sizes))
+    offsets = torch.tensor(ends, dtype=torch.int32, device="cuda")
+    a = random(ends[-1] + 7, k, device="cuda", dtype=torch.bfloat16)
+    b = random(len(sizes), k, n, device="cuda", dtype=torch.bfloat16, seed=1)
+    b = b if right == "rows" else b.mT.contiguous().mT
+    grad = random(ends[-1] + 7, n, device="cuda", dtype=torch.bfloat16, seed=2)
+    exact = [one.double().requires_grad_() for one in (a, b)]
+    reference = by_loop(exact[0], exact[1], ends)
+    reference.backward(grad.double())
+
+    for config in paths.coarse(64, a.dtype, a.device):
+        ours = [one.clone().requires_grad_() for one in (a, b)]
+        with _configs.forced("grouped_matmul", "forward", config):
+            out = grouped_matmul(ours[0], ours[1], offsets)
+            out.backward(grad)
+        assert error(out.detach(), reference.detach()) < 4e-3, config
+        assert not out[ends[-1] :].any()
+        for mine, true in zip(ours, exact, strict=True):
+            assert error(mine.grad, true.grad) < 4e-3, config

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
 import pytest
 import torch
+import triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tracelens_kernels import matmul, scaled_matmul
+from tracelens_kernels import _configs, matmul, scaled_matmul
+from tracelens_kernels._gemm import paths
 from tracelens_kernels.ops.matmul import KERNEL
 
 from tracelens.kernel import parse_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.filterwarnings(  # of the interpreter, for a loop of unknown length
     "ignore:Conversion of an array with ndim:DeprecationWarning"
 )
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 FP8 = torch.float8_e4m3fn
 IRREGULAR = (37, 70, 50)
 
@@ -176,3 +188,196 @@ def test_the_bench_can_check_it(operation: str, dtype: str, device: str) -> None
     for name, out in outs.items():
         assert error(out, reference[name]) < case.tolerance[dtype]
     assert case.work(shape, dtype).flops == 2 * 33 * 48 * 64 * len(outs)
+
+
+class Recorded:
+    """Stands for a kernel: notes what it is launched with, by the names of its arguments."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.signature = inspect.signature(kernel.fn)
+        self.launches: list[tuple[Any, dict[str, Any]]] = []
+
+    def __getitem__(self, grid: Any) -> Any:
+        def launch(*args: Any, num_warps: int = 4, **constants: Any) -> Recorded:
+            bound = self.signature.bind(*args, **constants)
+            self.launches.append((grid, dict(bound.arguments)))
+            return self
+
+        return launch
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorded]:
+    from tracelens_kernels._gemm import hopper, launch
+
+    kernel = Recorded(hopper.product)
+    monkeypatch.setattr(hopper, "product", kernel)
+    monkeypatch.setattr(launch, "_launches", {})
+    monkeypatch.setattr(launch, "_multiprocessors", lambda _: 132)
+    monkeypatch.setattr(paths, "by_tma", lambda *_: True)
+    paths.default.cache_clear()
+    yield kernel
+    paths.default.cache_clear()
+
+
+def test_the_kernel_for_hopper_is_launched_as_it_was_the_first_time(
+    recorded: Recorded, device: str
+) -> None:
+    memory = random(4096 * 2048 + 8, device=device)
+    b = random(1024, 2048, device=device).t()
+    for start in (0, 0, 8, 1):  # of the last, TMA reads a copy
+        matmul(memory[start : start + 4096 * 2048].view(4096, 2048), b)
+
+    first, *others = recorded.launches
+    grid, given = first
+    assert grid == (32 * 4, 1, 1)
+    assert (given["M"], given["N"], given["K"], given["groups"]) == (4096, 1024, 2048, 0)
+    assert (given["A_TURNED"], given["B_TURNED"], given["BLOCK_M"]) == (False, True, 128)
+    assert given["a_desc"].block_shape == [64, 64]
+    assert given["b_desc"].block_shape == [256, 64]
+    assert given["out_desc"].block_shape == [64, 128]
+    for grid, again in others:
+        assert grid == first[0]
+        for name, value in given.items():
+            if not name.endswith(("_desc", "_ptr")):
+                assert again[name] == value
+    assert [type(one["a_desc"]).__name__ for _, one in recorded.launches] == [
+        "TensorDescriptor", "_Blocks", "_Blocks", "_Blocks",
+    ]  # fmt: skip
+
+
+COMPILED = """
+from triton.backends.compiler import GPUTarget
+from triton.compiler import compile
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon._runtime import GluonASTSource
+from tracelens_kernels._gemm import gated, hopper
+
+FORMS = {"bf16": gl.bfloat16, "fp8e4nv": gl.float8e4nv}
+
+def blocks(form, *shape):
+    layout = gl.NVMMASharedLayout.get_default_for(list(shape), FORMS[form])
+    return f"tensordesc<{form}{list(shape)},{layout!r}>"
+
+def build(kernel, signature, constants):
+    names = kernel.arg_names
+    types = {n: "constexpr" if n in constants else signature.get(n, "i32") for n in names}
+    values = {(names.index(name),): value for name, value in constants.items()}
+    source = GluonASTSource(kernel, types, values, {})
+    compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4})
+
+tile = dict(CONSUMERS=2, BLOCK_M=128, GROUP_M=8)
+build(
+    hopper.product,
+    dict(a_desc=blocks("bf16", 64, 64), b_desc=blocks("bf16", 1, 256, 64),
+         out_desc=blocks("bf16", 64, 128), out_ptr="*bf16", offsets_ptr="*i32"),
+    dict(bias_ptr=None, scale_a_ptr=None, scale_b_ptr=None, KIND=1, A_TURNED=False, B_TURNED=True,
+         PROMOTE=False, SPLIT=2, STAGES=4, BLOCK_N=256, BLOCK_K=64, **tile),
+)
+build(
+    hopper.product,
+    dict(a_desc=blocks("fp8e4nv", 64, 256), b_desc=blocks("fp8e4nv", 128, 256), out_ptr="*bf16",
+         scale_a_ptr="*fp32", scale_b_ptr="*fp32", bias_ptr="*bf16"),
+    dict(out_desc=None, offsets_ptr=None, KIND=0, A_TURNED=False, B_TURNED=True,
+         PROMOTE=True, SPLIT=1, STAGES=3, BLOCK_N=128, BLOCK_K=256, **tile),
+)
+out = dict.fromkeys(("hidden_desc", "gates_desc", "ups_desc"), blocks("bf16", 64, 128))
+build(
+    gated.product,
+    dict(x_desc=blocks("bf16", 64, 64), gate_desc=blocks("bf16", 1, 64, 128),
+         up_desc=blocks("bf16", 1, 64, 128), hidden_ptr="*bf16", gates_ptr="*bf16",
+         ups_ptr="*bf16", offsets_ptr="*i32", **out),
+    dict(SAVE=True, TURNED=False, STAGES=4, BLOCK_N=128, BLOCK_K=64, **tile),
+)
+"""
+
+
+@pytest.mark.skipif(not triton.__version__.startswith("3.6."), reason="Gluon changes")
+def test_the_kernels_for_hopper_compile_without_products_that_wait(tmp_path: object) -> None:
+    """The assembler says C7510 and the like where it made wgmma wait, which halves the speed."""
+    env = os.environ | {
+        "TRITON_INTERPRET": "0",
+        "TRITON_DUMP_PTXAS_LOG": "1",
+        "TRITON_CACHE_DIR": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+
+    log = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", COMPILED],
+        env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert log.returncode == 0, log.stderr
+    assert log.stdout.count("Used 168 registers") == 3
+    assert "Potential Performance Loss" not in log.stdout, log.stdout
+
+
+GPU_SHAPES = [(1, 8, 8), (300, 520, 136), (129, 1032, 72), (16, 4096, 1024), (1823, 781, 333)]
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("left", ["rows", "columns"])
+@pytest.mark.parametrize("right", ["rows", "columns"])
+@pytest.mark.parametrize("shape", [*GPU_SHAPES, (4095, 4097, 1000)], ids=str)
+def test_every_tile_on_a_gpu_is_as_good_as_torch(
+    shape: tuple[int, int, int], left: str, right: str
+) -> None:
+    dtype = torch.bfloat16
+    m, n, k = shape
+    a = random(m, k, device="cuda", dtype=dtype)
+    b = random(k, n, device="cuda", dtype=dtype, seed=1)
+    a = a if left == "rows" else a.t().contiguous().t()
+    b = b if right == "rows" else b.t().contiguous().t()
+    bias = random(n, device="cuda", dtype=dtype, seed=2)
+    reference = a.double() @ b.double() + bias.double()
+    allowed = 2 * error(torch.addmm(bias, a, b), reference)
+
+    for config in paths.coarse(m, dtype, a.device):
+        with _configs.forced("matmul", "forward", config):
+            assert error(matmul(a, b, bias=bias), reference) <= allowed, config
+    exact = matmul(a, b, bias=bias, out_dtype=torch.float32)
+    assert error(exact, reference) < 1e-5
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("shape", [(1, 16, 16), (300, 528, 144), (2048, 2048, 4096)], ids=str)
+def test_fp8_on_a_gpu_is_as_good_as_torchs(shape: tuple[int, int, int], fast: bool) -> None:
+    m, n, k = shape
+    a = random(m, k, device="cuda").to(FP8)
+    b = random(n, k, device="cuda", seed=1).to(FP8).t()
+    scale_a, scale_b = torch.rand(m, 1, device="cuda") + 0.5, torch.rand(1, n, device="cuda") + 0.5
+    reference = (a.double() * scale_a) @ (b.double() * scale_b)
+    theirs = torch._scaled_mm(a, b, scale_a, scale_b, out_dtype=torch.bfloat16, use_fast_accum=fast)
+
+    out = scaled_matmul(a, b, scale_a, scale_b, fast_accum=fast)
+    sums = scaled_matmul(a, b, scale_a, scale_b, fast_accum=fast, out_dtype=torch.float32)
+
+    assert error(out, reference) <= 2 * error(theirs, reference)
+    assert error(sums, reference) < (2e-3 if fast else 2e-4)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_more_than_2_31_elements_are_reached() -> None:
+    a = random(65_536, 16, device="cuda", dtype=torch.bfloat16)
+    b = random(16, 37_888, device="cuda", dtype=torch.bfloat16)
+
+    out = matmul(a, b)
+
+    assert out.numel() > 2**31
+    assert error(out[-300:], a[-300:].double() @ b.double()) < 4e-3
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_call_again_with_other_memory_is_right() -> None:
+    """Launches are kept by sizes, not by addresses, and alignment is part of them."""
+    memory = random(300 * 264 + 8, device="cuda", dtype=torch.bfloat16)
+    b = random(264, 128, device="cuda", dtype=torch.bfloat16)
+
+    for start in (0, 8, 1, 0, 4):
+        a = memory[start : start + 300 * 264].view(300, 264)
+        assert_as_good_as_torch(matmul(a, b), a, b)

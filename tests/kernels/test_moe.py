@@ -15,6 +15,8 @@ pytestmark = pytest.mark.filterwarnings(  # of the interpreter, for a loop of un
     "ignore:Conversion of an array with ndim:DeprecationWarning"
 )
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+
 
 def random(
     *shape: int, device: str, dtype: torch.dtype = torch.float32, seed: int = 0
@@ -151,13 +153,39 @@ def test_what_does_not_fit_is_refused(device: str) -> None:
         moe(x.half(), router, gate, up, down)
 
 
-def test_the_bench_can_check_it(device: str) -> None:
+@pytest.mark.parametrize("operation", ["forward", "backward"])
+def test_the_bench_can_check_it(operation: str, device: str) -> None:
     shape = parse_shape(module.KERNEL, "tokens=20,d=32,d_ff=48,experts=4")
-    case = module.KERNEL.operations["forward"]
+    case = module.KERNEL.operations[operation]
     inputs = case.inputs(shape, "fp16", device, 0)
     reference = case.reference(inputs, shape)
 
     for name in ("tracelens", "eager"):
         outs = case.implementations[name].build(inputs, shape)()
-        assert error(outs["out"], reference["out"]) < 2e-3
-    assert case.work(shape, "fp16").flops == 6 * 40 * 32 * 48 + 2 * 20 * 32 * 4
+        assert outs.keys() == reference.keys()
+        assert all(error(out, reference[name]) < 3e-3 for name, out in outs.items())
+    assert case.work(shape, "fp16").flops == (6 * 40 * 32 * 48 + 2 * 20 * 32 * 4) * (
+        1 if operation == "forward" else 2
+    )
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("shape", ["300x256x512x8", "5x128x256x64", "77x130x100x3"])
+def test_bf16_on_a_gpu_is_as_good_as_a_loop_of_torchs(shape: str) -> None:
+    case = module.KERNEL.operations["forward"]
+    sizes = parse_shape(module.KERNEL, shape)
+    inputs = case.inputs(sizes, "bf16", "cuda", 0)
+    reference = case.reference(inputs, sizes)["out"]
+    theirs = case.implementations["eager"].build(inputs, sizes)()["out"]
+    leaves = [inputs[n].clone().requires_grad_() for n in ("x", "router", "gate", "up", "down")]
+    exact = [one.detach().double().requires_grad_() for one in leaves]
+
+    out = moe(*leaves)
+    out.backward(inputs["grad"])
+    chosen = route(exact[0].float() @ exact[1].float().t(), 2)
+    module.dense_loop(exact, chosen).backward(inputs["grad"].double())
+
+    assert error(out, reference) <= 2 * error(theirs, reference)
+    for mine, true in zip(leaves, exact, strict=True):
+        assert error(mine.grad, true.grad) < 2e-2

@@ -16,7 +16,7 @@ import torch
 from tracelens.kernel import OURS, Implementation, Kernel, Operation, Tuning
 from tracelens.workload import Work
 from tracelens_kernels import _checks, _configs
-from tracelens_kernels._gemm import portable
+from tracelens_kernels._gemm import paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -70,19 +70,25 @@ def grouped_matmul(a: Tensor, b: Tensor, offsets: Tensor) -> Tensor:
 
 def rows_by_group(a: Tensor, b: Tensor, offsets: Tensor) -> Tensor:
     """Return `grouped_matmul` of checked tensors, without gradients."""
-    out = a.new_empty(a.shape[0], b.shape[2])
     rows, (groups, length, columns) = len(a), b.shape
-    default = portable.default(rows // groups, a.dtype)
+    out = a.new_empty(rows, columns)
+    sizes = -(-rows // groups), columns, length, groups
+    copied = paths.COPY in (paths.way(a), paths.way(b))
+    default = paths.default(sizes, a.dtype, a.device, out_size=out.itemsize, copied=copied)
     key = _key(rows, groups, length, columns, a.dtype)
-    portable.grouped(a, b, offsets, out, _configs.chosen("grouped_matmul", "forward", key, default))
+    config = _configs.chosen("grouped_matmul", "forward", key, default)
+    paths.of(config).grouped(a, b, offsets, out, config)
     return out
 
 
 def inner_by_group(a: Tensor, b: Tensor, offsets: Tensor) -> Tensor:
     """Return a[rows of g].T @ b[rows of g] for every group: the gradient of the weights."""
-    out = a.new_empty(len(offsets), a.shape[1], b.shape[1])
-    default = portable.default(a.shape[1], a.dtype)
-    portable.grouped_inner(a.t(), b, offsets, out, default)
+    groups, rows, columns = len(offsets), a.shape[1], b.shape[1]
+    out = a.new_empty(groups, rows, columns)
+    sizes = rows, columns, -(-len(a) // groups), groups
+    copied = paths.COPY in (paths.way(a), paths.way(b))
+    config = paths.default(sizes, a.dtype, a.device, out_size=out.itemsize, copied=copied)
+    paths.of(config).grouped_inner(a.t(), b, offsets, out, config)
     return out
 
 
@@ -235,11 +241,19 @@ def _tuning_key(shape: Shape, dtype: str) -> str:
 
 
 def _tuning_default(shape: Shape, dtype: str) -> Config:
-    return portable.default(shape["rows"] // shape["groups"], _TORCH[dtype])
+    form = _TORCH[dtype]
+    sizes = -(-shape["rows"] // shape["groups"]), shape["n"], shape["k"], shape["groups"]
+    copied = any(shape[axis] * form.itemsize % paths.LINE_BYTES for axis in ("n", "k"))
+    return paths.default(sizes, form, paths.here(), out_size=form.itemsize, copied=copied)
 
 
 def _coarse(shape: Shape, dtype: str) -> Iterable[Config]:
-    yield _tuning_default(shape, dtype)
+    each, form = -(-shape["rows"] // shape["groups"]), _TORCH[dtype]
+    return paths.coarse(each, form, paths.here(), out_size=form.itemsize)
+
+
+def _fine(best: Config, _shape: Shape, dtype: str) -> Iterable[Config]:
+    return paths.fine(best, _TORCH[dtype], out_size=_TORCH[dtype].itemsize)
 
 
 KERNEL = Kernel(
@@ -281,6 +295,6 @@ KERNEL = Kernel(
             },
         ),
     },
-    tuning={"forward": Tuning(_tuning_key, _tuning_default, _coarse)},
+    tuning={"forward": Tuning(_tuning_key, _tuning_default, _coarse, _fine)},
     function=lambda: grouped_matmul,
 )

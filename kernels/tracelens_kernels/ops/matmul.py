@@ -16,7 +16,7 @@ import torch
 from tracelens.kernel import OURS, Implementation, Kernel, Operation, Tuning
 from tracelens.workload import Work
 from tracelens_kernels import _checks, _configs
-from tracelens_kernels._gemm import portable
+from tracelens_kernels._gemm import paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -145,9 +145,18 @@ def _product(
     rows, columns, length = a.shape[0], b.shape[1], a.shape[1]
     out = torch.empty((rows, columns), dtype=out_dtype, device=a.device)
     bias = bias if bias is None or bias.is_contiguous() else bias.contiguous()
-    default = portable.default(rows, a.dtype)
-    config = _configs.chosen("matmul", "forward", _key(rows, columns, length, a.dtype), default)
-    portable.product(a, b, out, config, bias=bias, scales=scales, fast=fast)
+    config = paths.default(
+        (rows, columns, length, 1),
+        a.dtype,
+        a.device,
+        out_size=out_dtype.itemsize,
+        fast=fast,
+        copied=paths.COPY in (paths.way(a), paths.way(b)),
+    )
+    if fast:
+        key = _key(rows, columns, length, a.dtype)
+        config = _configs.chosen("matmul", "forward", key, config)
+    paths.of(config).product(a, b, out, config, bias=bias, scales=scales, fast=fast)
     return out
 
 
@@ -311,11 +320,21 @@ def _tuning_key(shape: Shape, dtype: str) -> str:
 
 
 def _tuning_default(shape: Shape, dtype: str) -> Config:
-    return portable.default(shape["m"], _TORCH[dtype])
+    sizes = shape["m"], shape["n"], shape["k"], 1
+    copied = any(shape[axis] * _TORCH[dtype].itemsize % paths.LINE_BYTES for axis in ("n", "k"))
+    return paths.default(sizes, _TORCH[dtype], paths.here(), out_size=_out(dtype), copied=copied)
 
 
 def _coarse(shape: Shape, dtype: str) -> Iterable[Config]:
-    yield _tuning_default(shape, dtype)
+    return paths.coarse(shape["m"], _TORCH[dtype], paths.here(), out_size=_out(dtype))
+
+
+def _fine(best: Config, _shape: Shape, dtype: str) -> Iterable[Config]:
+    return paths.fine(best, _TORCH[dtype], out_size=_out(dtype))
+
+
+def _out(dtype: str) -> int:
+    return max(2, _TORCH[dtype].itemsize)
 
 
 KERNEL = Kernel(
@@ -365,6 +384,6 @@ KERNEL = Kernel(
             },
         ),
     },
-    tuning={"forward": Tuning(_tuning_key, _tuning_default, _coarse)},
+    tuning={"forward": Tuning(_tuning_key, _tuning_default, _coarse, _fine)},
     function=lambda: matmul,
 )

@@ -20,7 +20,7 @@ import torch
 from tracelens.kernel import OURS, Implementation, Kernel, Operation
 from tracelens.workload import Work
 from tracelens_kernels import _checks
-from tracelens_kernels._gemm import routing, tokens
+from tracelens_kernels._gemm import paths, routing, tokens
 from tracelens_kernels.ops import grouped_matmul
 from tracelens_kernels.ops.matmul import matmul
 
@@ -194,12 +194,11 @@ class _Experts(torch.autograd.Function):
         offsets: Tensor,
     ) -> Tensor:
         rows = x.index_select(0, of_token)
-        gate = grouped_matmul.rows_by_group(rows, w_gate, offsets)
-        up = grouped_matmul.rows_by_group(rows, w_up, offsets)
-        hidden = tokens.swiglu(gate, up)
+        save = any(ctx.needs_input_grad)
+        hidden, gate, up = _gated(rows, w_gate, w_up, offsets, save=save)
         results = grouped_matmul.rows_by_group(hidden, w_down, offsets)
         weights = weights.contiguous()
-        if any(ctx.needs_input_grad):
+        if save:
             ctx.save_for_backward(
                 rows, gate, up, results, weights, w_gate, w_up, w_down, slots, offsets
             )
@@ -230,6 +229,22 @@ class _Experts(torch.autograd.Function):
         )
 
 
+def _gated(
+    rows: Tensor, w_gate: Tensor, w_up: Tensor, offsets: Tensor, *, save: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return silu(gate) · up, and, to `save` them for gradients, gate and up."""
+    groups, _, columns = w_gate.shape
+    each = -(-len(rows) // groups)
+    if (config := paths.gated(each, columns, rows.dtype, rows.device, groups)) is None:
+        gate = grouped_matmul.rows_by_group(rows, w_gate, offsets)
+        up = grouped_matmul.rows_by_group(rows, w_up, offsets)
+        return tokens.swiglu(gate, up), gate, up
+    hidden = rows.new_empty(len(rows), columns)
+    saved = (torch.empty_like(hidden), torch.empty_like(hidden)) if save else (None, None)
+    paths.of(config).gated(rows, w_gate, w_up, offsets, (hidden, *saved), config)
+    return hidden, *saved
+
+
 # What the bench knows of it.
 
 
@@ -240,6 +255,11 @@ def _forward_work(shape: Shape, dtype: str) -> Work:
     used = min(experts, rows)
     moved = 2 * count * width + experts * width + 3 * used * width * hidden
     return Work("linear", flops=flops, bytes=_TORCH[dtype].itemsize * moved, dtype=dtype)
+
+
+def _backward_work(shape: Shape, dtype: str) -> Work:
+    forward = _forward_work(shape, dtype)
+    return Work("linear", flops=2 * forward.flops, bytes=2 * forward.bytes, dtype=dtype)
 
 
 def _inputs(shape: Shape, dtype: str, device: str, seed: int) -> Tensors:
@@ -260,6 +280,7 @@ def _inputs(shape: Shape, dtype: str, device: str, seed: int) -> Tensors:
     }
 
 
+_MOST_FLOPS: Final = 2e13
 _WEIGHTS: Final = ("x", "router", "gate", "up", "down")
 
 
@@ -290,9 +311,43 @@ def _reference(inputs: Tensors, shape: Shape) -> Tensors:
     return {"out": dense_loop(tensors, _routing(inputs, shape))}
 
 
+def _backward_reference(inputs: Tensors, shape: Shape) -> Tensors:
+    """Return the gradients of float64, or of fp32 where that would not fit into memory."""
+    form = torch.float64 if _forward_work(shape, "fp32").flops < _MOST_FLOPS else torch.float32
+    wide = {name: one.to(form) for name, one in inputs.items()}
+    chosen = _routing(inputs, shape).experts
+    return _gradients(wide, lambda leaves: _loop_of(leaves, chosen))()
+
+
+def _loop_of(tensors: Tensors, chosen: Tensor) -> Tensor:
+    """Return the loop's result with experts that were chosen before; weights are its own."""
+    logits = tensors["x"] @ tensors["router"].t()
+    weights = logits.gather(1, chosen).softmax(1)
+    routing_of = Routing(logits, chosen, weights, chosen, chosen, chosen)
+    return dense_loop([tensors[name] for name in _WEIGHTS], routing_of)
+
+
+def _gradients(inputs: Tensors, function: Callable[[Tensors], Tensor]) -> Callable[[], Tensors]:
+    leaves = {name: inputs[name].detach().requires_grad_() for name in _WEIGHTS}
+    out = function(leaves)
+
+    def run() -> Tensors:
+        grads = torch.autograd.grad(out, tuple(leaves.values()), inputs["grad"], retain_graph=True)
+        return {f"grad_{name}": grad for name, grad in zip(leaves, grads, strict=True)}
+
+    return run
+
+
+def _differentiated(
+    function: Callable[[Tensors, Shape], Tensor],
+) -> Callable[[Tensors, Shape], Callable[[], Tensors]]:
+    return lambda inputs, shape: _gradients(inputs, lambda leaves: function(leaves, shape))
+
+
 def _torch_grouped(inputs: Tensors, shape: Shape) -> Tensor:
     x, router, gate, up, down = (inputs[name] for name in _WEIGHTS)
-    chosen = route(x @ router.t(), shape["top_k"])
+    logits = torch.mm(x, router.t(), out_dtype=torch.float32)
+    chosen = route(logits, shape["top_k"])
     rows = x.index_select(0, chosen.tokens)
     product = torch._grouped_mm  # pyright: ignore[reportPrivateImportUsage]
     hidden = torch.nn.functional.silu(product(rows, gate, offs=chosen.offsets))
@@ -351,6 +406,21 @@ KERNEL = Kernel(
                     "torch.compile of that with torch._grouped_mm", _compiled, _only_bf16
                 ),
             },
+        ),
+        "backward": Operation(
+            work=_backward_work,
+            inputs=_inputs,
+            reference=_backward_reference,
+            implementations={
+                OURS: Implementation("tracelens_kernels.moe", _differentiated(_ours)),
+                "eager": Implementation("a loop over experts", _differentiated(_plain)),
+                "grouped-mm": Implementation(
+                    "torch._grouped_mm and eager PyTorch",
+                    _differentiated(_torch_grouped),
+                    _only_bf16,
+                ),
+            },
+            tolerance={"fp32": 1e-5, "fp16": 3e-3, "bf16": 2e-2},
         ),
     },
     function=lambda: moe,
