@@ -64,26 +64,48 @@ def linear_cross_entropy(
             chunk is not positive, or the reduction is none of the two.
         TypeError: a format is another, or those of hidden and weight differ.
     """
-    if torch.is_autocast_enabled(hidden.device.type):
-        dtype = torch.get_autocast_dtype(hidden.device.type)
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
+        with torch.autocast(kind, enabled=False):
+            return linear_cross_entropy(
+                hidden, weight, target, ignore_index, reduction, chunk=chunk
+            )
     _check(hidden, weight, target, reduction)
     rows, classes = _rows.as_rows(hidden), target.reshape(-1)
     tokens = rows.shape[0]
     if chunk is None:
-        chunk = max(1, min(max(tokens // 8, _LEAST), _LOGITS // weight.shape[0]))
+        chunk = _chunk(tokens, weight.shape[0])
     if chunk < 1:
         raise ValueError(f"chunk is {chunk}; it must be at least 1.")
     loss: Tensor
     if _rows.needs_gradient(hidden, weight):
         loss = _LinearCrossEntropy.apply(rows, weight, classes, ignore_index, reduction, chunk)
         return loss
+    room = _room(rows, weight, chunk)
     losses = [
-        whole.losses_of(part @ weight.T, some, ignore_index)[0]
+        whole.losses_of(_logits(part, weight, room), some, ignore_index)[0]
         for part, some in zip(rows.split(chunk), classes.split(chunk), strict=True)
     ]
     share = whole.share_of(classes, ignore_index, reduction)
     return whole.reduced(torch.cat(losses), target, share, reduction)
+
+
+def _chunk(tokens: int, classes: int) -> int:
+    """Return how many tokens to take at a time: of 128 a multiple, if it is not fewer."""
+    wanted = max(1, min(max(tokens // 8, _LEAST), _LOGITS // classes))
+    return wanted // 128 * 128 or wanted
+
+
+def _room(hidden: Tensor, weight: Tensor, chunk: int) -> Tensor:
+    """Return memory for a chunk's logits; rows begin at multiples of 64, for fast products."""
+    rows, classes = min(chunk, hidden.shape[0]), weight.shape[0]
+    return hidden.new_empty((rows, -(-classes // 64) * 64))[:, :classes]
+
+
+def _logits(hidden: Tensor, weight: Tensor, room: Tensor) -> Tensor:
+    return torch.mm(hidden, weight.T, out=room[: hidden.shape[0]])
 
 
 def _check(hidden: Tensor, weight: Tensor, target: Tensor, reduction: str) -> None:
@@ -123,20 +145,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
         tokens = hidden.shape[0]
         share = whole.share_of(target, ignore_index, reduction)
         losses = torch.empty(tokens, dtype=torch.float32, device=hidden.device)
+        room = _room(hidden, weight, chunk)
         dhidden = torch.empty_like(hidden) if of_hidden else None
         dweight = None
         for start in range(0, tokens, chunk):
             here = slice(start, start + chunk)
-            logits = hidden[here] @ weight.T
+            logits = _logits(hidden[here], weight, room)
             losses[here] = whole.gradient_in_place(logits, target[here], ignore_index, None)
             if dhidden is not None:
                 torch.mm(logits, weight, out=dhidden[here])
             if of_weight:
                 dweight = _add_product(dweight, logits.T, hidden[here])
         if dweight is not None:
-            dweight = (
-                dweight.to(weight.dtype) if share is None else (dweight * share).to(weight.dtype)
-            )
+            dweight = (dweight if share is None else dweight.mul_(share)).to(weight.dtype)
         ctx.save_for_backward(dhidden, dweight, share)
         return whole.reduced(losses, target, share, reduction)
 
