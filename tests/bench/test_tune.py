@@ -405,5 +405,5 @@ def test_without_a_gpu_there_is_nothing_to_tune_for(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PYTHONPATH", str(root))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
-    with pytest.raises(CaptureError, match="Tuning needs an NVIDIA GPU: torch .* sees 0 GPUs"):
+    with pytest.raises(CaptureError, match=r"Tuning needs an NVIDIA GPU: torch .* sees 0 GPUs"):
         probe.circumstances("auto")
