@@ -226,6 +226,8 @@ def test_what_does_not_fit_the_lists_is_refused(attend: Any) -> None:
     refused(ValueError, "positive and finite", q, k, v, lists, 128, -1.0)
     refused(TypeError, "bool", q, k, v, torch.ones(2, 3, device=DEVICE), 16)
     refused(ValueError, "the lists on meta", q, k, v, _elsewhere(lists))
+    many = [one.expand(40_000, -1, -1, -1) for one in (q, k, v)]
+    refused(ValueError, "40000 x 2 heads; at most 65535", *many, lists)
 
 
 def _elsewhere(lists: BlockStructure) -> BlockStructure:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tracelens_kernels import FlashAttention, _checks, flash_attention
-from tracelens_kernels._attention import bench, dense, portable
+from tracelens_kernels._attention import bench, dense, launching, portable
 from tracelens_kernels.ops.flash_attention import KERNEL
 
 from tracelens import tuned
@@ -60,11 +60,12 @@ def gradients(attend: Any, q: Tensor, k: Tensor, v: Tensor, do: Tensor) -> dict[
 
 def error(out: Tensor, reference: Tensor) -> float:
     # One key has gradients of 0, of which there is no share.
-    return float((out.double() - reference).norm() / max(float(reference.norm()), 1.0))
+    least = 0.1 * reference.numel() ** 0.5
+    return float((out.double() - reference).norm() / max(float(reference.norm()), least))
 
 
 def assert_as_good_as_torch(
-    q: Tensor, k: Tensor, v: Tensor, do: Tensor, *, causal: bool, floor: float = 1e-6
+    q: Tensor, k: Tensor, v: Tensor, do: Tensor, *, causal: bool, floor: float = 2e-6
 ) -> None:
     scale = q.shape[-1] ** -0.5
     ours = gradients(lambda *qkv: flash_attention(*qkv, causal), q, k, v, do)
@@ -317,7 +318,7 @@ def test_a_scale_is_positive(scale: float) -> None:
 def test_tensors_on_a_cpu_need_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k, v, _ = (one.cpu() for one in made((1, 1, 1, 3, 5, 24)))
     monkeypatch.setattr(_checks, "interpreted", lambda: False)
-    monkeypatch.setattr(dense, "_plans", {})
+    monkeypatch.setattr(dense, "_plans", launching.Kept())
 
     with pytest.raises(ValueError, match="runs on an NVIDIA GPU"):
         flash_attention(q, k, v)
@@ -444,7 +445,7 @@ def test_on_a_gpu_it_is_as_good_as_torch(
 def test_the_portable_kernels_are_as_good_on_a_gpu(
     sizes: tuple[int, ...], dtype: torch.dtype, causal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dense, "_plans", {})
+    monkeypatch.setattr(dense, "_plans", launching.Kept())
     monkeypatch.setattr(dense, "_hopper", lambda _name: None)
     floor = {torch.bfloat16: 1e-3, torch.float32: 3e-6}[dtype]
     assert_as_good_as_torch(*made(sizes, dtype), causal=causal, floor=floor)

@@ -15,8 +15,9 @@ import torch
 import triton
 import triton.language as tl
 
-from tracelens_kernels import _checks
-from tracelens_kernels._attention import portable
+from tracelens_kernels import _checks, _configs
+from tracelens_kernels._attention import launching, portable
+from tracelens_kernels._attention.launching import Launch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,10 +46,8 @@ class BlockStructure:
         columns: int32 [blocks]: numbers of blocks of keys, ascending in each list.
         rows: int32 [blocks]: the number of the list that each is in.
         by_keys: (offsets, blocks of queries) of the same, by blocks of keys.
-        checked: the form of the last inputs that it was held against.
+        kept: what was prepared for inputs of each form that was held against it.
     """
-
-    checked: object = None
 
     def __init__(
         self,
@@ -89,6 +88,7 @@ class BlockStructure:
         starts = offsets.detach().cpu().long().reshape(-1, offsets.shape[-1])
         numbers = columns.detach().cpu().long()
         self.block_size = block_size
+        self.kept = launching.Kept()
         self.lists, self.query_blocks = len(starts), starts.shape[1] - 1
         self.key_blocks, self.blocks = key_blocks, len(numbers)
         lengths = _lengths(starts, self.blocks)
@@ -195,12 +195,12 @@ def _list_of(offsets, bh, lists, blocks, block, split, SPLITS: tl.constexpr):  #
 
 @triton.jit(do_not_specialize=["heads", "lists", "blocks", "queries", "keys"])
 def _fused(  # noqa: PLR0917
-    q_ptr, k_ptr, v_ptr, o_ptr, lse_ptr, offsets, columns,
+    q_ptr, k_ptr, v_ptr, o_ptr, lse_ptr, offsets, columns, scale,
     q_batch: tl.int64, q_head: tl.int64, q_row: tl.int64,
     k_batch: tl.int64, k_head: tl.int64, k_row: tl.int64,
     v_batch: tl.int64, v_head: tl.int64, v_row: tl.int64,
     o_split: tl.int64, o_batch: tl.int64, o_head: tl.int64, o_row: tl.int64,
-    heads, lists, blocks, queries, keys, scale,
+    heads, lists, blocks, queries, keys,
     GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr,
     EVEN: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr,
@@ -454,17 +454,19 @@ def _scores(  # noqa: PLR0917
     k_batch: tl.int64, k_head: tl.int64, k_row: tl.int64,
     heads, lists, blocks, queries, keys, scale,
     GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr,
-    PRECISION: tl.constexpr, UPCAST: tl.constexpr, BLOCK_M: tl.constexpr,
+    PRECISION: tl.constexpr, UPCAST: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Write a part of the scores of one listed block, -inf where there is no key."""
     at = tl.program_id(0)
-    part = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    PARTS: tl.constexpr = BLOCK // BLOCK_N
+    part = tl.program_id(1) // PARTS * BLOCK_M + tl.arange(0, BLOCK_M)
+    column = tl.program_id(1) % PARTS * BLOCK_N + tl.arange(0, BLOCK_N)
     listed = tl.load(rows + at)
     bh = tl.program_id(2) * lists + listed // blocks
     q_ptr += (bh // heads) * q_batch + (bh % heads) * q_head
     k_ptr += (bh // heads) * k_batch + (bh % heads // GROUP) * k_head
     row = listed % blocks * BLOCK + part
-    key = tl.load(columns + at) * BLOCK + tl.arange(0, BLOCK)
+    key = tl.load(columns + at) * BLOCK + column
     across = tl.arange(0, PADDED)
     q = portable._load(
         q_ptr + row[:, None] * q_row + across[None, :], (row < queries)[:, None], across[None, :],
@@ -477,7 +479,7 @@ def _scores(  # noqa: PLR0917
     s = tl.dot(q, k, input_precision=PRECISION) * scale
     s = tl.where((key < keys)[None, :], s, float("-inf"))
     place = tl.program_id(2).to(tl.int64) * tl.num_programs(0) + at
-    place = (place * BLOCK + part)[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
+    place = (place * BLOCK + part)[:, None] * BLOCK + column[None, :]
     tl.store(s_ptr + place, s.to(s_ptr.dtype.element_ty))
 
 
@@ -515,7 +517,7 @@ def _weighted(  # noqa: PLR0917
     o_batch: tl.int64, o_head: tl.int64, o_row: tl.int64,
     heads, lists, blocks, listed, queries, keys,
     GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr,
-    PRECISION: tl.constexpr, UPCAST: tl.constexpr, BLOCK_M: tl.constexpr,
+    PRECISION: tl.constexpr, UPCAST: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Add up the values of a list of blocks by their weights."""
     one = tl.program_id(0)
@@ -527,12 +529,14 @@ def _weighted(  # noqa: PLR0917
     v_ptr += (bh // heads) * v_batch + (bh % heads // GROUP) * v_head
     o_ptr += (bh // heads) * o_batch + (bh % heads) * o_head
     across = tl.arange(0, PADDED)
-    key = tl.arange(0, BLOCK)
+    PARTS: tl.constexpr = BLOCK // BLOCK_N
+    key = tl.arange(0, BLOCK_N)
     acc = tl.full((BLOCK_M, PADDED), 0, tl.float32)
-    for at in range(begin, end):
-        place = (at * BLOCK + part)[:, None] * BLOCK + key[None, :]
-        p = tl.load(p_ptr + place)
-        start = tl.load(columns + at) * BLOCK
+    for step in range(begin * PARTS, end * PARTS):
+        at = step // PARTS
+        column = step % PARTS * BLOCK_N
+        p = tl.load(p_ptr + (at * BLOCK + part)[:, None] * BLOCK + column + key[None, :])
+        start = tl.load(columns + at) * BLOCK + column
         v = portable._load(
             v_ptr + (start + key)[:, None] * v_row + across[None, :],
             (start + key < keys)[:, None], across[None, :], HEAD_DIM, PADDED, True, UPCAST,
@@ -546,8 +550,68 @@ def _weighted(  # noqa: PLR0917
     )
 
 
-def forward(  # noqa: PLR0917
-    q: Tensor, k: Tensor, v: Tensor, structure: BlockStructure, scale: float, config: Config
+class Forward:
+    """The forward pass for inputs of one form (see `launching.form_of`) and one structure."""
+
+    def __init__(self, q: Tensor, structure: BlockStructure) -> None:
+        """Prepare for inputs like q; see `forward`."""
+        self.key, self.default = key_of(q, structure), default_forward(q, structure)
+        self.config: Config | None = None
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, structure: BlockStructure, *, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return o and lse; see `forward`."""
+        config = _configs.chosen("block_sparse_attention", "forward", self.key, self.default)
+        splits = config["SPLITS"]
+        o = portable.like(q)
+        lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
+        out, out_lse = o, lse
+        if splits > 1:
+            out = torch.empty((splits, *q.shape), dtype=torch.float32, device=q.device)
+            out_lse = torch.empty(out.shape[:-1], dtype=torch.float32, device=q.device)
+        if config is not self.config:
+            self.fused = self._fused(q, k, v, out, structure, config)
+            self.combine = self._combine(q, o, splits)
+            self.config = config
+        with launching.on(q):
+            self.fused(q, k, v, out, out_lse, structure.offsets, structure.columns, scale * _LOG2E)
+            if splits > 1:
+                self.combine(out, out_lse, o, lse)
+        return o, lse
+
+    def _fused(  # noqa: PLR0917
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        structure: BlockStructure,
+        config: Config,
+    ) -> Launch:
+        batches, heads, queries = q.shape[:3]
+        splits = config["SPLITS"]
+        fixed = (
+            *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
+            out.stride(0) if splits > 1 else 0, *out.stride()[-4:-1],
+            heads, structure.lists, structure.query_blocks, queries, k.shape[2],
+            *_common(q, k, structure).values(), config["BLOCK_M"], config["BLOCK_N"], splits,
+        )  # fmt: skip
+        grid = (triton.cdiv(queries, config["BLOCK_M"]), splits, batches * heads)
+        options = {name: config[name] for name in ("num_warps", "num_stages")}
+        return Launch(_fused, grid, fixed, options)
+
+    def _combine(self, q: Tensor, o: Tensor, splits: int) -> Launch:
+        batches, heads, queries, head_dim = q.shape
+        padded, *_ = portable.numbers(q)
+        rows = 16
+        fixed = (*o.stride()[:3], heads, queries, head_dim, padded, splits, rows)
+        grid = (triton.cdiv(queries, rows), batches * heads)
+        return Launch(_combine, grid, fixed, {"num_warps": 4})
+
+
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, structure: BlockStructure, *, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Return o [B, H, Sq, D], 0 where a block of queries sees none, and lse float32 [B, H, Sq].
 
@@ -557,33 +621,8 @@ def forward(  # noqa: PLR0917
         v: as k.
         structure: on the same device.
         scale: of the products; positive.
-        config: BLOCK_M and BLOCK_N, which divide the size of a block, SPLITS of each list,
-            num_warps and num_stages.
     """
-    batches, heads, queries, head_dim = q.shape
-    o = portable._like(q)
-    lse = torch.empty((batches, heads, queries), dtype=torch.float32, device=q.device)
-    splits = config["SPLITS"]
-    out, out_lse, out_split = o, lse, 0
-    if splits > 1:
-        out = torch.empty((splits, *q.shape), dtype=torch.float32, device=q.device)
-        out_lse, out_split = torch.empty(out.shape[:-1], device=q.device), out.stride(0)
-    common = _common(q, k, structure)
-    with portable.on(q):
-        grid = (triton.cdiv(queries, config["BLOCK_M"]), splits, batches * heads)
-        _fused[grid](
-            q, k, v, out, out_lse, structure.offsets, structure.columns,
-            *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], out_split, *out.stride()[-4:-1],
-            heads, structure.lists, structure.query_blocks, queries, k.shape[2], scale * _LOG2E,
-            **common, **config,
-        )  # fmt: skip
-        if splits > 1:
-            rows = 16
-            _combine[(triton.cdiv(queries, rows), batches * heads)](
-                out, out_lse, o, lse, *o.stride()[:3], heads, queries,
-                head_dim, common["PADDED"], splits, rows, num_warps=4,
-            )  # fmt: skip
-    return o, lse
+    return Forward(q, structure)(q, k, v, structure, scale=scale)
 
 
 def backward(  # noqa: PLR0917
@@ -595,7 +634,7 @@ def backward(  # noqa: PLR0917
     kv_heads, keys = k.shape[1:3]
     if do.stride(-1) != 1:
         do = do.contiguous()
-    dq, dk, dv = portable._like(q), portable._like(k), portable._like(v)
+    dq, dk, dv = portable.like(q), portable.like(k), portable.like(v)
     delta = torch.empty_like(lse)
     strides = (*q.stride()[:3], *k.stride()[:3], *v.stride()[:3])
     common = _common(q, k, structure)
@@ -606,7 +645,7 @@ def backward(  # noqa: PLR0917
             ("", lambda name: not name.startswith("DQ_")),
         )
     )
-    with portable.on(q):
+    with launching.on(q):
         _backward_queries[(triton.cdiv(queries, by_queries["BLOCK_M"]), batches * heads)](
             q, k, v, o, do, dq, lse, delta, structure.offsets, structure.columns,
             *strides, *o.stride()[:3], *do.stride()[:3], *dq.stride()[:3],
@@ -627,24 +666,25 @@ def unfused(  # noqa: PLR0917
 ) -> Tensor:
     """Return the output, by three kernels with the weights in memory; see `forward`.
 
-    config: BLOCK_M, of the products; ROWS of the softmax that one program does; num_warps.
+    config: BLOCK_M and BLOCK_N of the products; ROWS of the softmax that one program does;
+    num_warps.
     """
     batches, heads, queries = q.shape[:3]
     size, keys, listed = structure.block_size, k.shape[2], structure.blocks
     repeats = batches * heads // structure.lists
     lists = structure.lists * structure.query_blocks
     scores = torch.empty((repeats, listed, size, size), dtype=q.dtype, device=q.device)
-    o = portable._like(q)
+    o = portable.like(q)
     common = _common(q, k, structure)
     del common["EVEN"]
     warps: dict[str, Any] = {"num_warps": config["num_warps"]}
-    tiles = {**common, **warps, "BLOCK_M": min(size, config["BLOCK_M"])}
-    rows = min(size, config["ROWS"])
-    parts = size // tiles["BLOCK_M"]
+    tiles = {**common, **warps, "BLOCK_M": config["BLOCK_M"], "BLOCK_N": config["BLOCK_N"]}
+    rows = config["ROWS"]
+    parts = size // config["BLOCK_M"]
     about = (heads, structure.lists, structure.query_blocks)
-    with portable.on(q):
+    with launching.on(q):
         if listed:
-            _scores[(listed, parts, repeats)](
+            _scores[(listed, parts * (size // config["BLOCK_N"]), repeats)](
                 q, k, scores, structure.rows, structure.columns, *q.stride()[:3], *k.stride()[:3],
                 *about, queries, keys, scale, **tiles,
             )  # fmt: skip
@@ -659,14 +699,30 @@ def unfused(  # noqa: PLR0917
 
 
 def _common(q: Tensor, k: Tensor, structure: BlockStructure) -> dict[str, Any]:
+    """Return what all kernels are compiled for, in the order in which they take it."""
     size = structure.block_size
-    shared = portable._common(q, q.shape[-1], None, 1)
+    padded, precision, upcast = portable.numbers(q)
     return {
         "GROUP": q.shape[1] // k.shape[1],
+        "HEAD_DIM": q.shape[-1],
+        "PADDED": padded,
         "BLOCK": size,
         "EVEN": q.shape[2] % size == 0 and k.shape[2] % size == 0,
-        **{name: shared[name] for name in ("HEAD_DIM", "PADDED", "PRECISION", "UPCAST")},
+        "PRECISION": precision,
+        "UPCAST": upcast,
     }
+
+
+def key_of(q: Tensor, structure: BlockStructure) -> str:
+    """Return what a tuned configuration is kept under."""
+    name = str(q.dtype).removeprefix("torch.")
+    tiles = structure.query_blocks * q.shape[0] * q.shape[1]
+    each = structure.blocks // (structure.lists * structure.query_blocks)
+    return (
+        f"block={structure.block_size} head_dim={q.shape[-1]} {name} "
+        f"query_blocks={triton.next_power_of_2(tiles)} "
+        f"listed={triton.next_power_of_2(max(each, 1))}"
+    )
 
 
 @functools.cache
@@ -677,15 +733,18 @@ def _processors(device: torch.device) -> int:
 
 
 def default_forward(q: Tensor, structure: BlockStructure) -> Config:
-    """Return tiles, and lists split so that there is work for every processor."""
-    size = structure.block_size
-    wide = q.shape[-1] > 128 or q.dtype == torch.float32
+    """Return tiles, and lists split so that every processor has four programs, if they can be."""
+    size, (padded, *_) = structure.block_size, portable.numbers(q)
+    wide = padded > 128 or q.dtype == torch.float32
+    tile = min(size, 64)
+    programs = triton.cdiv(q.shape[2], tile) * q.shape[0] * q.shape[1]
+    splits = round(4 * _processors(q.device) / programs)
     return {
-        "BLOCK_M": min(size, 64),
-        "BLOCK_N": min(size, 32 if wide else 128),
-        "SPLITS": 1,
+        "BLOCK_M": tile,
+        "BLOCK_N": min(size, 32 if wide else 64),
+        "SPLITS": max(1, min(splits, structure.longest // 2, 8)),
         "num_warps": 4,
-        "num_stages": 2,
+        "num_stages": 2 if wide else 4 if padded <= 64 else 3,
     }
 
 
@@ -696,3 +755,15 @@ def default_backward(q: Tensor, structure: BlockStructure) -> Config:
     tile = min(size, 32 if wide else 64)
     one = {"BLOCK_M": tile, "BLOCK_N": tile, "num_warps": 4, "num_stages": 1 if wide else 2}
     return one | {f"DQ_{name}": value for name, value in one.items()}
+
+
+def default_unfused(q: Tensor, structure: BlockStructure) -> Config:
+    """Return the tiles of the products, and the rows of a program of the softmax."""
+    size, (padded, *_) = structure.block_size, portable.numbers(q)
+    wide = padded > 128 or q.dtype == torch.float32
+    return {
+        "BLOCK_M": min(size, 64),
+        "BLOCK_N": min(size, 32 if wide else 128),
+        "ROWS": min(size, 16),
+        "num_warps": 4,
+    }

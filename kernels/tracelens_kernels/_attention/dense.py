@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import torch
 
 from tracelens_kernels import _checks
-from tracelens_kernels._attention import portable
+from tracelens_kernels._attention import launching, portable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +21,11 @@ _DTYPES: Final = (torch.float32, torch.float16, torch.bfloat16)
 _MAX_HEAD_DIM: Final = 256
 
 
+_SHORT: Final = 8_000_000_000
+"""Operations of a forward pass that is over before the kernels for Hopper are launched: these take
+descriptors of tensors, which the host makes in some 60 µs."""
+
+
 class Plan(NamedTuple):
     """Which kernels do inputs of one form, and why those for Hopper do not."""
 
@@ -29,34 +34,34 @@ class Plan(NamedTuple):
     why_not: tuple[str, str]
 
 
-_plans: dict[Any, Plan] = {}
-_MOST_PLANS: Final = 1024
+_plans = launching.Kept()
 
 
 def plan_of(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Plan:
     """Return the plan for inputs [B, H, S, D]; they are checked when their form is new."""
-    key = (
-        q.shape, k.shape, v.shape, q.stride(), k.stride(), v.stride(),
-        q.dtype, k.dtype, v.dtype, q.device, k.device, v.device, causal,
-        (q.data_ptr() | k.data_ptr() | v.data_ptr()) & 15,
-    )  # fmt: skip
-    if (plan := _plans.get(key)) is None:
-        check(q, k, v)
-        modules = [_hopper(name) for name in ("forward", "backward")]
-        reasons = tuple(
-            module.why_not(q, k, v, causal=causal) if module else "Triton has no Gluon"
-            for module in modules
-        )
-        ways = (
-            (portable if reason else module)
-            for module, reason in zip(modules, reasons, strict=True)
-        )
-        forward, backward = ways
-        plan = Plan(forward.forward, backward.backward, (reasons[0], reasons[1]))
-        if len(_plans) >= _MOST_PLANS:
-            _plans.clear()
-        _plans[key] = plan
-    return plan
+    form = (*launching.form_of(q, k, v), causal)
+    found: Plan = _plans.get(form) or _plans.add(form, _planned(q, k, v, causal))
+    return found
+
+
+def _planned(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Plan:
+    check(q, k, v)
+    reasons = [_why_not(name, q, k, v, causal) for name in ("forward", "backward")]
+    return Plan(
+        portable.Forward(q, causal=causal) if reasons[0] else _hopper("forward").forward,
+        portable.Backward(q, causal=causal) if reasons[1] else _hopper("backward").backward,
+        (reasons[0], reasons[1]),
+    )
+
+
+def _why_not(name: str, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> str:
+    """Return why the kernel for Hopper does not do this, or ""."""
+    if 4 * q.numel() * k.shape[2] // (2 if causal else 1) < _SHORT:
+        return "it is short"
+    if (module := _hopper(name)) is None:
+        return "this Triton has no Gluon as it is used"
+    reason: str = module.why_not(q, k, v, causal=causal)
+    return reason
 
 
 @functools.cache
@@ -119,7 +124,7 @@ def backward(  # noqa: PLR0917
     """Return dq, dk and dv; these two may be None unless they are needed."""
     do4, q4, k4, v4, o4 = with_heads(do, q, k, v, o)
     run = plan_of(q4, k4, v4, causal).backward
-    if not needs_keys and run is portable.backward:
+    if not needs_keys and isinstance(run, portable.Backward):
         run = functools.partial(run, needs_keys=False)
     lse4 = lse if q.dim() == 4 else lse.unsqueeze(1)
     gradients: Sequence[Tensor | None] = run(do4, q4, k4, v4, o4, lse4, causal=causal, scale=scale)

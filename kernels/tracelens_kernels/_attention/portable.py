@@ -23,14 +23,15 @@ of different lengths lie one after another in a batch of one; offsets say where 
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
 from tracelens_kernels import _checks, _configs
+from tracelens_kernels._attention import launching
+from tracelens_kernels._attention.launching import Launch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -146,12 +147,12 @@ def _attend(  # noqa: PLR0917
 
 @triton.jit(do_not_specialize=["sequences", "heads", "queries", "keys", "section"])
 def _forward(  # noqa: PLR0917
-    q_ptr, k_ptr, v_ptr, o_ptr, lse_ptr, cu_q, cu_k,
+    q_ptr, k_ptr, v_ptr, o_ptr, lse_ptr, cu_q, cu_k, scale,
     q_batch: tl.int64, q_head: tl.int64, q_row: tl.int64,
     k_batch: tl.int64, k_head: tl.int64, k_row: tl.int64,
     v_batch: tl.int64, v_head: tl.int64, v_row: tl.int64,
     o_batch: tl.int64, o_head: tl.int64, o_row: tl.int64,
-    sequences, heads, queries, keys, section, scale,
+    sequences, heads, queries, keys, section,
     GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, CAUSAL: tl.constexpr,
     VARLEN: tl.constexpr, SEQUENCES: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -240,14 +241,14 @@ def _dq_pass(  # noqa: PLR0917
 
 @triton.jit(do_not_specialize=["sequences", "heads", "queries", "keys", "section"])
 def _backward_queries(  # noqa: PLR0917
-    q_ptr, k_ptr, v_ptr, o_ptr, do_ptr, dq_ptr, lse_ptr, delta_ptr, cu_q, cu_k,
+    q_ptr, k_ptr, v_ptr, o_ptr, do_ptr, dq_ptr, lse_ptr, delta_ptr, cu_q, cu_k, scale, scale_log2,
     q_batch: tl.int64, q_head: tl.int64, q_row: tl.int64,
     k_batch: tl.int64, k_head: tl.int64, k_row: tl.int64,
     v_batch: tl.int64, v_head: tl.int64, v_row: tl.int64,
     o_batch: tl.int64, o_head: tl.int64, o_row: tl.int64,
     do_batch: tl.int64, do_head: tl.int64, do_row: tl.int64,
     dq_batch: tl.int64, dq_head: tl.int64, dq_row: tl.int64,
-    sequences, heads, queries, keys, section, scale, scale_log2,
+    sequences, heads, queries, keys, section,
     GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, CAUSAL: tl.constexpr,
     VARLEN: tl.constexpr, SEQUENCES: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -350,17 +351,17 @@ def _dkdv_pass(  # noqa: PLR0917
 
 @triton.jit(do_not_specialize=["sequences", "kv_heads", "queries", "keys", "section"])
 def _backward_keys(  # noqa: PLR0917
-    q_ptr, k_ptr, v_ptr, do_ptr, dk_ptr, dv_ptr, lse_ptr, delta_ptr, cu_q, cu_k,
+    q_ptr, k_ptr, v_ptr, do_ptr, dk_ptr, dv_ptr, lse_ptr, delta_ptr, cu_q, cu_k, scale, scale_log2,
     q_batch: tl.int64, q_head: tl.int64, q_row: tl.int64,
     k_batch: tl.int64, k_head: tl.int64, k_row: tl.int64,
     v_batch: tl.int64, v_head: tl.int64, v_row: tl.int64,
     do_batch: tl.int64, do_head: tl.int64, do_row: tl.int64,
     dk_batch: tl.int64, dk_head: tl.int64, dk_row: tl.int64,
     dv_batch: tl.int64, dv_head: tl.int64, dv_row: tl.int64,
-    sequences, kv_heads, queries, keys, section, scale, scale_log2,
+    sequences, kv_heads, queries, keys, section,
     GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED: tl.constexpr, CAUSAL: tl.constexpr,
-    VARLEN: tl.constexpr, SEQUENCES: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
-    UPCAST: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    VARLEN: tl.constexpr, SEQUENCES: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     """Make dK and dV of a tile of keys, summed over the heads of queries that share it."""
     batch, kv_head, tile = _tile_of(
@@ -423,6 +424,126 @@ def _backward_keys(  # noqa: PLR0917
     tl.store(dv_ptr + key[:, None] * dv_row + across, dv.to(dv_ptr.dtype.element_ty), mask=inside)
 
 
+class Forward:
+    """The forward pass for inputs of one form (see `launching.form_of`)."""
+
+    def __init__(self, q: Tensor, *, causal: bool, offsets: Offsets | None = None) -> None:
+        """Prepare for inputs like these; see `forward`."""
+        self.causal, self.offsets = causal, offsets
+        self.config: Config | None = None
+        self.key = key_of(q.shape[-1], q.dtype, causal=causal)
+        self.default = forward_default(q.shape[-1], q.dtype, causal=causal)
+
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        causal: bool,  # noqa: ARG002 (known)
+        scale: float,
+        offsets: Offsets | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return o and lse; see `forward`."""
+        o = like(q)
+        lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
+        config = _configs.chosen("flash_attention", "forward", self.key, self.default)
+        if config is not self.config:
+            self.launch, self.config = self._made(q, k, v, o, config), config
+        cu_q, cu_k = (offsets.q, offsets.k) if offsets else (None, None)
+        with launching.on(q):
+            self.launch(q, k, v, o, lse, cu_q, cu_k, scale * _LOG2E)
+        return o, lse
+
+    def _made(self, q: Tensor, k: Tensor, v: Tensor, o: Tensor, config: Config) -> Launch:
+        batches, heads, queries, head_dim = q.shape
+        kv_heads, keys = k.shape[1:3]
+        config = _fitting(config, self.default, _longest(q, k, self.offsets))
+        grid, sequences = _grid(q, self.offsets, config["BLOCK_M"])
+        read = 2 * head_dim * q.element_size() * keys * kv_heads // heads
+        fixed = (
+            *_strides(q, k, v, o), sequences, heads, queries, keys,
+            _section(self.causal, batches * heads, read),
+            *_constants(q, k, self.causal, self.offsets), config["BLOCK_M"], config["BLOCK_N"],
+        )  # fmt: skip
+        return Launch(_forward, grid, fixed, _options(config))
+
+
+class Backward:
+    """The backward pass for inputs of one form, as `Forward`."""
+
+    def __init__(self, q: Tensor, *, causal: bool, offsets: Offsets | None = None) -> None:
+        """Prepare for inputs like these; see `backward`."""
+        self.causal, self.offsets = causal, offsets
+        self.config: Config | None = None
+        self.kept = launching.Kept()
+        self.key = key_of(q.shape[-1], q.dtype, causal=causal)
+        self.default = backward_default(q.shape[-1], q.dtype, causal=causal)
+
+    def __call__(  # noqa: PLR0917
+        self,
+        do: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        o: Tensor,
+        lse: Tensor,
+        *,
+        causal: bool,  # noqa: ARG002 (known)
+        scale: float,
+        offsets: Offsets | None = None,
+        needs_keys: bool = True,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return dq, dk and dv; see `backward`."""
+        if do.stride(-1) != 1:
+            do = do.contiguous()
+        dq, delta = like(q), torch.empty_like(lse)
+        config = _configs.chosen("flash_attention", "backward", self.key, self.default)
+        if config is not self.config:
+            self.kept, self.config = launching.Kept(), config
+        form = (do.stride(), o.stride(), (do.data_ptr() | o.data_ptr()) & 15)
+        by_queries, by_keys = self.kept.get(form) or self.kept.add(
+            form, self._made(do, q, k, v, o, dq)
+        )
+        cu_q, cu_k = (offsets.q, offsets.k) if offsets else (None, None)
+        scales = scale, scale * _LOG2E
+        with launching.on(q):
+            by_queries(q, k, v, o, do, dq, lse, delta, cu_q, cu_k, *scales)
+            if not needs_keys:
+                return dq, None, None
+            dk, dv = like(k), like(v)
+            by_keys(q, k, v, do, dk, dv, lse, delta, cu_q, cu_k, *scales)
+        return dq, dk, dv
+
+    def _made(  # noqa: PLR0917
+        self, do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, dq: Tensor
+    ) -> tuple[Launch, Launch]:
+        batches, heads, queries, head_dim = q.shape
+        kv_heads, keys = k.shape[1:3]
+        group = heads // kv_heads
+        assert self.config is not None  # noqa: S101 (set by the caller)
+        config = _fitting(self.config, self.default, _longest(q, k, self.offsets))
+        constants = _constants(q, k, self.causal, self.offsets)
+        row = 2 * head_dim * q.element_size()
+        tiles = {name[3:]: size for name, size in config.items() if name.startswith("DQ_")}
+        grid, sequences = _grid(q, self.offsets, tiles["BLOCK_M"])
+        fixed = (
+            *_strides(q, k, v, o, do, dq), sequences, heads, queries, keys,
+            _section(self.causal, batches * heads, keys * row // group),
+            *constants, tiles["BLOCK_M"], tiles["BLOCK_N"],
+        )  # fmt: skip
+        by_queries = Launch(_backward_queries, grid, fixed, _options(tiles))
+        tiles = {name: size for name, size in config.items() if not name.startswith("DQ_")}
+        grid, sequences = _grid(k, self.offsets, tiles["BLOCK_N"])
+        fixed = (
+            *_strides(q, k, v, do, like(k), like(v)), sequences, kv_heads, queries, keys,
+            _section(self.causal, batches * kv_heads, queries * row * group),
+            *constants, tiles["BLOCK_M"], tiles["BLOCK_N"],
+            self.offsets is None and queries % tiles["BLOCK_M"] == 0,
+        )  # fmt: skip
+        return by_queries, Launch(_backward_keys, grid, fixed, _options(tiles))
+
+
 def forward(
     q: Tensor,
     k: Tensor,
@@ -446,23 +567,8 @@ def forward(
         o: as q; 0 where a query sees no key.
         lse: float32 [B, H, Sq]; −∞ where a query sees no key.
     """
-    batches, heads, queries, head_dim = q.shape
-    kv_heads, keys = k.shape[1:3]
-    row = head_dim * q.element_size() * 2
-    o = _like(q)
-    lse = torch.empty((batches, heads, queries), dtype=torch.float32, device=q.device)
-    config = forward_config(q, k, causal, offsets)
-    grid, sequences, cu_q, cu_k = _grid(offsets and offsets.q, offsets, q, config["BLOCK_M"])
-    with on(q):
-        _forward[grid](
-            q, k, v, o, lse, cu_q, cu_k,
-            *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *o.stride()[:3],
-            sequences, heads, queries, keys,
-            _section(causal, batches * heads, keys * row * kv_heads // heads),
-            scale * _LOG2E,
-            heads // kv_heads, CAUSAL=causal, **_common(q, head_dim, offsets, sequences), **config,
-        )  # fmt: skip
-    return o, lse
+    once = Forward(q, causal=causal, offsets=offsets)
+    return once(q, k, v, causal=causal, scale=scale, offsets=offsets)
 
 
 def backward(  # noqa: PLR0917
@@ -482,78 +588,41 @@ def backward(  # noqa: PLR0917
 
     Those of k and v are None unless they are needed.
     """
-    batches, heads, queries, head_dim = q.shape
-    kv_heads, keys = k.shape[1:3]
-    group = heads // kv_heads
-    if do.stride(-1) != 1:
-        do = do.contiguous()
-    dq = _like(q)
-    delta = torch.empty_like(lse)
-    config = backward_config(q, k, causal, offsets)
-    row = head_dim * q.element_size() * 2
-    with on(q):
-        tiles = {name[3:]: size for name, size in config.items() if name.startswith("DQ_")}
-        grid, sequences, cu_q, cu_k = _grid(offsets and offsets.q, offsets, q, tiles["BLOCK_M"])
-        common = _common(q, head_dim, offsets, sequences)
-        _backward_queries[grid](
-            q, k, v, o, do, dq, lse, delta, cu_q, cu_k,
-            *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *o.stride()[:3], *do.stride()[:3],
-            *dq.stride()[:3],
-            sequences, heads, queries, keys,
-            _section(causal, batches * heads, keys * row * kv_heads // heads),
-            scale, scale * _LOG2E,
-            group, CAUSAL=causal, **common, **tiles,
-        )  # fmt: skip
-        if not needs_keys:
-            return dq, None, None
-        dk, dv = _like(k), _like(v)
-        tiles = {name: size for name, size in config.items() if not name.startswith("DQ_")}
-        grid, sequences, cu_q, cu_k = _grid(offsets and offsets.k, offsets, k, tiles["BLOCK_N"])
-        _backward_keys[grid](
-            q, k, v, do, dk, dv, lse, delta, cu_q, cu_k,
-            *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *do.stride()[:3],
-            *dk.stride()[:3], *dv.stride()[:3],
-            sequences, kv_heads, queries, keys,
-            _section(causal, batches * kv_heads, queries * row * group),
-            scale, scale * _LOG2E,
-            group, CAUSAL=causal, EVEN=offsets is None and queries % tiles["BLOCK_M"] == 0,
-            **common, **tiles,
-        )  # fmt: skip
-    return dq, dk, dv
+    once = Backward(q, causal=causal, offsets=offsets)
+    return once(
+        do, q, k, v, o, lse, causal=causal, scale=scale, offsets=offsets, needs_keys=needs_keys
+    )
 
 
-def forward_config(q: Tensor, k: Tensor, causal: bool, offsets: Offsets | None = None) -> Config:
-    """Return the sizes of the tiles of the forward kernel, and its warps and stages."""
-    key = key_of(q.shape[-1], q.dtype, causal=causal)
-    if q.dtype == torch.float32:
-        default = _float32_tiles(q.shape[-1])[0]
-    elif q.shape[-1] <= 64:
-        default = _tiles(64, 64, 4, 3)
-    elif q.shape[-1] <= 128:
-        default = _tiles(128, 64, 8, 3)
-    else:
-        default = _tiles(128, 64, 8, 2)
-    longest = (offsets.max_q, offsets.max_k) if offsets else (q.shape[2], k.shape[2])
-    return _fitting(_configs.chosen("flash_attention", "forward", key, default), default, *longest)
+def forward_default(head_dim: int, dtype: torch.dtype, *, causal: bool) -> Config:
+    """Return the tiles of the forward kernel, its warps and stages, as measured on an H200."""
+    if dtype == torch.float32:
+        return _float32_tiles(head_dim)[0]
+    if head_dim <= 64:
+        return _tiles(64, 64, 4, 3) if causal else _tiles(128, 64, 4, 3)
+    if head_dim < 128:
+        return _tiles(64, 64, 4, 2)
+    if head_dim == 128:
+        return _tiles(128, 64, 8, 3) if causal else _tiles(128, 64, 4, 2)
+    return _tiles(128, 64, 8, 2)
 
 
-def backward_config(q: Tensor, k: Tensor, causal: bool, offsets: Offsets | None = None) -> Config:
-    """Return the sizes of the tiles of both backward kernels, and their warps and stages.
+def backward_default(head_dim: int, dtype: torch.dtype, *, causal: bool) -> Config:
+    """Return the tiles of both backward kernels, their warps and stages.
 
     `BLOCK_M` (queries) and `BLOCK_N` (keys) are those of the kernel that keeps keys; those of the
     kernel that keeps queries begin with `DQ_`.
     """
-    key = key_of(q.shape[-1], q.dtype, causal=causal)
-    if q.dtype == torch.float32:
-        default = _float32_tiles(q.shape[-1])[1]
-    elif q.shape[-1] <= 64:
-        default = _tiles(64, 64, 4, 2) | _tiles(64, 64, 4, 3, "DQ_")
-    elif q.shape[-1] > 128:
-        default = _tiles(32, 64, 8, 1) | _tiles(64, 32, 8, 1, "DQ_")
-    else:
-        default = _tiles(64, 128, 8, 2) | _tiles(128, 64, 8, 2, "DQ_")
-    longest = (offsets.max_q, offsets.max_k) if offsets else (q.shape[2], k.shape[2])
-    return _fitting(_configs.chosen("flash_attention", "backward", key, default), default, *longest)
+    if dtype == torch.float32:
+        return _float32_tiles(head_dim)[1]
+    if head_dim <= 64:
+        by_keys = _tiles(64 if causal else 128, 64, 4, 2)
+        return by_keys | _tiles(64, 64, 4, 3, "DQ_")
+    if head_dim < 128:
+        return _tiles(64, 64, 4, 2) | _tiles(64, 64, 4, 2, "DQ_")
+    if head_dim == 128:
+        return _tiles(64, 64, 4, 2) | _tiles(128, 64, 8, 3, "DQ_")
+    return _tiles(64, 64, 8, 1) | _tiles(64, 32, 4, 1, "DQ_")
 
 
 def key_of(head_dim: int, dtype: torch.dtype, *, causal: bool) -> str:
@@ -576,45 +645,57 @@ def _tiles(m: int, n: int, warps: int, stages: int, prefix: str = "") -> dict[st
     return {prefix + name: size for name, size in zip(names, (m, n, warps, stages), strict=True)}
 
 
-def _fitting(config: Config, default: Config, queries: int, keys: int) -> Config:
+def _longest(q: Tensor, k: Tensor, offsets: Offsets | None) -> tuple[int, int]:
+    return (offsets.max_q, offsets.max_k) if offsets else (q.shape[2], k.shape[2])
+
+
+def _fitting(config: Config, default: Config, longest: tuple[int, int]) -> Config:
     """Return a configuration whose tiles are not larger than short sequences need."""
-    if config.keys() != default.keys():
+    if config.keys() != default.keys():  # it is that of other kernels
         config = default
-    if min(queries, keys) >= 128:
-        return config
-    longest = {"M": queries, "N": keys}
+    most = {axis: max(16, triton.next_power_of_2(n)) for axis, n in zip("MN", longest, strict=True)}
     return {
-        name: min(size, max(16, triton.next_power_of_2(longest[name[-1]])))
-        if "BLOCK" in name
-        else size
+        name: min(size, most[name[-1]]) if "BLOCK" in name else size
         for name, size in config.items()
     }
 
 
-def _grid(
-    cu_seqlens: Tensor | None, offsets: Offsets | None, rows: Tensor, block: int
-) -> tuple[tuple[int, ...], int, Tensor | None, Tensor | None]:
-    """Return the grid of a kernel that keeps tiles of rows, the sequences, and where they begin."""
+def _grid(rows: Tensor, offsets: Offsets | None, block: int) -> tuple[tuple[int, ...], int]:
+    """Return the grid of a kernel that keeps tiles of rows, and how many sequences there are."""
     batches, heads, count = rows.shape[:3]
-    if offsets is None or cu_seqlens is None:
-        return (triton.cdiv(count, block) * batches * heads,), batches, None, None
-    sequences = cu_seqlens.numel() - 1
+    if offsets is None:
+        return (triton.cdiv(count, block) * batches * heads,), batches
+    sequences = offsets.q.numel() - 1
     # Each sequence may have one tile that is not full.
-    return (count // block + sequences, heads), sequences, offsets.q, offsets.k
+    return (count // block + sequences, heads), sequences
 
 
-def _common(
-    q: Tensor, head_dim: int, offsets: Offsets | None, sequences: int
-) -> dict[str, int | bool | str]:
+def _strides(*tensors: Tensor) -> tuple[int, ...]:
+    return tuple(stride for one in tensors for stride in one.stride()[:3])
+
+
+def _options(config: Config) -> dict[str, int]:
+    return {name: config[name] for name in ("num_warps", "num_stages")}
+
+
+def _constants(q: Tensor, k: Tensor, causal: bool, offsets: Offsets | None) -> tuple[Any, ...]:
+    """Return what all three kernels are compiled for, besides their tiles."""
+    head_dim = q.shape[-1]
+    sequences = 1 if offsets is None else triton.next_power_of_2(offsets.q.numel() - 1)
+    padded, precision, upcast = numbers(q)
+    group = q.shape[1] // k.shape[1]
+    return (
+        group, head_dim, padded, causal, offsets is not None, sequences, precision, upcast,
+    )  # fmt: skip
+
+
+def numbers(q: Tensor) -> tuple[int, str, bool]:
+    """Return columns of a tile, how products are made, and whether to make them in float32.
+
+    The interpreter has no bfloat16 arithmetic.
+    """
     upcast = q.dtype == torch.bfloat16 and _checks.interpreted()
-    return {
-        "HEAD_DIM": head_dim,
-        "PADDED": max(16, triton.next_power_of_2(head_dim)),
-        "VARLEN": offsets is not None,
-        "SEQUENCES": 1 if offsets is None else triton.next_power_of_2(sequences),
-        "PRECISION": _precision(head_dim),
-        "UPCAST": upcast,
-    }
+    return max(16, triton.next_power_of_2(q.shape[-1])), _precision(q.shape[-1]), upcast
 
 
 def _precision(head_dim: int) -> str:
@@ -635,18 +716,9 @@ def _section(causal: bool, heads: int, bytes_each: int) -> int:
     return max(1, min(heads, _SHARE_OF_L2 // max(bytes_each, 1))) if causal else 1
 
 
-def _like(x: Tensor) -> Tensor:
+def like(x: Tensor) -> Tensor:
     """Return an empty tensor with the order of axes of x, as `transpose(1, 2)` gave it."""
     empty = torch.empty_like(x)
-    return (
-        empty
-        if empty.stride(-1) == 1
-        else torch.empty_like(x, memory_format=torch.contiguous_format)
-    )
-
-
-def on(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Return a context in which kernels are launched on the device of x."""
-    if x.is_cuda and x.device.index != torch.cuda.current_device():
-        return torch.cuda.device(x.device)
-    return contextlib.nullcontext()
+    if empty.stride(-1) == 1:
+        return empty
+    return torch.empty_like(x, memory_format=torch.contiguous_format)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+import triton
 
 from tracelens_kernels import _checks
-from tracelens_kernels._attention import dense, portable
+from tracelens_kernels._attention import dense, launching, portable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +45,29 @@ def _check_offsets(offsets: Tensor, name: str, rows: Tensor, other: Tensor) -> N
     offsets._tracelens_seen = seen  # type: ignore[attr-defined]
 
 
+def _offsets(cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int) -> portable.Offsets:
+    # Tiles are of at most 128 rows: longer sequences are all the same to them.
+    longest = (triton.next_power_of_2(min(max(one, 1), 128)) for one in (max_q, max_k))
+    return portable.Offsets(cu_q.contiguous(), cu_k.contiguous(), *longest)
+
+
+def _plan(
+    q: Tensor, k: Tensor, v: Tensor, offsets: portable.Offsets, causal: bool
+) -> tuple[portable.Forward, portable.Backward]:
+    form = (*launching.form_of(q, k, v, offsets.q, offsets.k), offsets[2:], causal)
+    found: tuple[portable.Forward, portable.Backward] = _plans.get(form) or _plans.add(
+        form,
+        (
+            portable.Forward(q, causal=causal, offsets=offsets),
+            portable.Backward(q, causal=causal, offsets=offsets),
+        ),
+    )
+    return found
+
+
+_plans = launching.Kept()
+
+
 def forward(  # noqa: PLR0917
     q: Tensor,
     k: Tensor,
@@ -60,8 +84,9 @@ def forward(  # noqa: PLR0917
     dense.check(q1, k1, v1)
     _check_offsets(cu_q, "cu_seqlens_q", q, cu_k)
     _check_offsets(cu_k, "cu_seqlens_k", k, cu_q)
-    offsets = portable.Offsets(cu_q.contiguous(), cu_k.contiguous(), max_q, max_k)
-    o, lse = portable.forward(q1, k1, v1, causal=causal, scale=scale, offsets=offsets)
+    offsets = _offsets(cu_q, cu_k, max_q, max_k)
+    run, _ = _plan(q1, k1, v1, offsets, causal)
+    o, lse = run(q1, k1, v1, causal=causal, scale=scale, offsets=offsets)
     return o[0].transpose(0, 1), lse[0]
 
 
@@ -80,11 +105,10 @@ def backward(  # noqa: PLR0917
     scale: float,
 ) -> tuple[Tensor, ...]:
     """Return dq, dk and dv."""
-    offsets = portable.Offsets(cu_q.contiguous(), cu_k.contiguous(), max_q, max_k)
+    offsets = _offsets(cu_q, cu_k, max_q, max_k)
     do1, q1, k1, v1, o1 = _rows_of(do, q, k, v, o)
-    gradients = portable.backward(
-        do1, q1, k1, v1, o1, lse[None], causal=causal, scale=scale, offsets=offsets
-    )
+    _, run = _plan(q1, k1, v1, offsets, causal)
+    gradients = run(do1, q1, k1, v1, o1, lse[None], causal=causal, scale=scale, offsets=offsets)
     return tuple(one[0].transpose(0, 1) for one in gradients if one is not None)
 
 

@@ -22,7 +22,7 @@ import torch
 from tracelens.kernel import OURS, Implementation, Kernel, Operation
 from tracelens.workload import DTYPES, Work
 from tracelens_kernels import _checks, _configs
-from tracelens_kernels._attention import block_sparse, dense
+from tracelens_kernels._attention import block_sparse, dense, launching
 from tracelens_kernels._attention.block_sparse import BlockStructure
 
 if TYPE_CHECKING:
@@ -92,18 +92,24 @@ def block_sparse_attention_unfused(  # noqa: PLR0917
         raise RuntimeError(
             "block_sparse_attention_unfused has no gradient: use block_sparse_attention."
         )
-    q4, k4, v4, structure, scale = _checked(q, k, v, blocks, block_size, scale)
-    default = {"BLOCK_M": 64, "ROWS": 16, "num_warps": 4}
-    config = _configs.chosen("block_sparse_attention", "unfused", _key(q4, structure), default)
+    q4, k4, v4, structure, _ = _checked(q, k, v, blocks, block_size)
+    scale = dense.scale_of(q, scale)
+    config = block_sparse.default_unfused(q4, structure)
     return block_sparse.unfused(q4, k4, v4, structure, scale, config).view_as(q)
 
 
 class _BlockSparse(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0917
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, structure: BlockStructure, scale: float
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        structure: BlockStructure,
+        run: block_sparse.Forward,
+        scale: float,
     ) -> Tensor:
-        o, lse = block_sparse.forward(q, k, v, structure, scale, _forward_config(q, structure))
+        o, lse = run(q, k, v, structure, scale=scale)
         ctx.save_for_backward(q, k, v, o, lse)
         ctx.structure, ctx.scale = structure, scale
         return o
@@ -116,25 +122,25 @@ class _BlockSparse(torch.autograd.Function):
         gradients = block_sparse.backward(
             grads[0], q, k, v, o, lse, ctx.structure, ctx.scale, config
         )
-        return (*dense.needed(gradients, ctx.needs_input_grad[:3]), None, None)
+        return (*dense.needed(gradients, ctx.needs_input_grad[:3]), None, None, None)
 
 
 def _attend(  # noqa: PLR0917
     q: Tensor, k: Tensor, v: Tensor, blocks: Blocks, block_size: int, scale: float | None
 ) -> Tensor:
     q, k, v = dense.autocast(q, k, v)
-    q4, k4, v4, structure, scale = _checked(q, k, v, blocks, block_size, scale)
-    out: Tensor = _BlockSparse.apply(q4, k4, v4, structure, scale)
+    q4, k4, v4, structure, run = _checked(q, k, v, blocks, block_size)
+    out: Tensor = _BlockSparse.apply(q4, k4, v4, structure, run, dense.scale_of(q, scale))
     return out if q.dim() == 4 else out[0, 0]
 
 
 _apart = torch.compiler.disable(_attend)
 
 
-def _checked(  # noqa: PLR0917
-    q: Tensor, k: Tensor, v: Tensor, blocks: Blocks, block_size: int, scale: float | None
-) -> tuple[Tensor, Tensor, Tensor, BlockStructure, float]:
-    """Return q, k, v with all axes, the structure and the scale, all right."""
+def _checked(
+    q: Tensor, k: Tensor, v: Tensor, blocks: Blocks, block_size: int
+) -> tuple[Tensor, Tensor, Tensor, BlockStructure, block_sparse.Forward]:
+    """Return q, k, v with all axes, the structure, and what does a forward pass of this form."""
     dims = {one.dim() for one in (q, k, v)}
     _checks.shaped(
         "q, k, v [B, H, S, D] or [S, D]", ok=len(dims) == 1 and dims <= {2, 4}, q=q, k=k, v=v
@@ -143,14 +149,12 @@ def _checked(  # noqa: PLR0917
         q, k, v = q[None, None], k[None, None], v[None, None]
     q, k, v = (one if one.stride(-1) == 1 else one.contiguous() for one in (q, k, v))
     structure = blocks if isinstance(blocks, BlockStructure) else _made(blocks, k, block_size)
-    form = (
-        q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype, q.device, k.device, v.device,
-    )  # fmt: skip
-    if form != structure.checked:
+    form = launching.form_of(q, k, v)
+    if (run := structure.kept.get(form)) is None:
         dense.check(q, k, v)
         _check_structure(q, k, structure)
-        structure.checked = form
-    return q, k, v, structure, dense.scale_of(q, scale)
+        run = structure.kept.add(form, block_sparse.Forward(q, structure))
+    return q, k, v, structure, run
 
 
 def _made(blocks: Tensor | tuple[Tensor, Tensor], k: Tensor, block_size: int) -> BlockStructure:
@@ -163,7 +167,16 @@ def _made(blocks: Tensor | tuple[Tensor, Tensor], k: Tensor, block_size: int) ->
     )
 
 
+_MOST_HEADS: Final = 65_535
+"""Programs that a launch has along an axis other than the first."""
+
+
 def _check_structure(q: Tensor, k: Tensor, structure: BlockStructure) -> None:
+    if q.shape[0] * q.shape[1] > _MOST_HEADS:
+        raise ValueError(
+            f"q has {q.shape[0]} x {q.shape[1]} heads; at most {_MOST_HEADS} are possible: "
+            "split the batch."
+        )
     if structure.columns.device != q.device:
         raise ValueError(
             f"q is on {q.device}, and the lists on {structure.columns.device}: make the "
@@ -184,26 +197,9 @@ def _check_structure(q: Tensor, k: Tensor, structure: BlockStructure) -> None:
         )
 
 
-def _key(q: Tensor, structure: BlockStructure) -> str:
-    """Return what a tuned configuration is kept under."""
-    name = str(q.dtype).removeprefix("torch.")
-    tiles = structure.query_blocks * q.shape[0] * q.shape[1]
-    each = structure.blocks // (structure.lists * structure.query_blocks)
-    rounded = 1 << max(each - 1, 0).bit_length()
-    return (
-        f"block={structure.block_size} head_dim={q.shape[-1]} {name} "
-        f"query_blocks={1 << (tiles - 1).bit_length()} listed={rounded}"
-    )
-
-
-def _forward_config(q: Tensor, structure: BlockStructure) -> Config:
-    default = block_sparse.default_forward(q, structure)
-    return _configs.chosen("block_sparse_attention", "forward", _key(q, structure), default)
-
-
 def _backward_config(q: Tensor, structure: BlockStructure) -> Config:
-    default = block_sparse.default_backward(q, structure)
-    return _configs.chosen("block_sparse_attention", "backward", _key(q, structure), default)
+    default, key = block_sparse.default_backward(q, structure), block_sparse.key_of(q, structure)
+    return _configs.chosen("block_sparse_attention", "backward", key, default)
 
 
 def _size(shape: Shape) -> int:
