@@ -58,7 +58,8 @@ for name in names:
     if kind == "hang":
         time.sleep(600)
     if kind == "leave":
-        sys.stderr.write("Traceback\\nMemoryError: none left\\n"); sys.exit(1)
+        sys.stderr.write("Traceback\\nMemoryError: none left\\nSee the Errors' manual.\\n")
+        sys.exit(1)
     if kind == "wrong":
         say(failure=Failure(implementation=name, stage="check", error="Wrong", message="0.5 off"))
     elif kind == "cannot":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 _PATIENCE_S: Final = 20.0
 """What a process that was killed may take to be gone; a GPU that hangs holds it for ever."""
 
+
+_ERROR: Final = re.compile(r"[\w.]*(Error|Exception|Exit)\b(: |$)")
+"""How Python's own last line begins; what follows it may be advice."""
 
 _LIVE: Final[set[subprocess.Popen[bytes]]] = set()
 
@@ -114,8 +118,9 @@ def last_words(chatter: IO[bytes], status: int) -> str:
     """Return the last line that looks like an error, or the exit status."""
     chatter.seek(0)
     lines = [tools.plain(line) for line in chatter.read().decode(errors="replace").splitlines()]
+    named = [line for line in lines if _ERROR.match(line)]
     errors = [line for line in lines if "Error" in line and not line.startswith("File ")]
-    said = next(reversed(errors or [line for line in lines if line]), "")
+    said = next(reversed(named or errors or [line for line in lines if line]), "")
     return said or (f"it was ended by signal {-status}" if status < 0 else f"exit status {status}")
 
 
