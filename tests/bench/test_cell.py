@@ -268,7 +268,7 @@ def test_everything_begun_is_said_before(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [(one.begun, one.stage) for one in answers if one.begun is not None] == [
         ("", "inputs"), ("tracelens", "build"), ("eager", "build"),
         ("", "inputs"), ("tracelens", "build"), ("eager", "build"),
-        ("tracelens", "time"), ("eager", "time"), ("", "time"),
+        ("tracelens", "time"), ("eager", "time"), ("tracelens", "time"), ("", "time"),
         ("", "inputs"), ("tracelens", "check"), ("eager", "check"),
     ]  # fmt: skip
 
@@ -293,6 +293,29 @@ def test_inputs_take_turns_until_the_cache_is_full_of_others() -> None:
     assert sets(32) == 1
     assert sets(2048, l2=("hot",)) == 1
     assert sets(2048, free_bytes=4096) == 1
+
+
+def test_ours_is_held_against_itself_on_other_buffers(
+    measure: Measure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: list[set[int]] = []
+
+    def build(inputs: Any, shape: Any) -> Any:
+        places.append({inputs["x"].data_ptr()})
+        return made_up.RIGHT.build(inputs, shape)
+
+    monkeypatch.setitem(made_up.IMPLEMENTATIONS, "tracelens", _with(made_up.RIGHT, "build", build))
+    measure("tracelens", "eager")
+    _check, timed, twin = places
+
+    assert timed.isdisjoint(twin)
+
+    places.clear()
+    monkeypatch.setattr(contenders, "_ROOM", 0)
+    rows, _ = measure("tracelens", "eager")
+
+    assert len(places) == 2
+    assert rows[0].floor is None or rows[0].floor > 0
 
 
 def test_where_memory_ends_fewer_sets_take_turns(

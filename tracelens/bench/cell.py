@@ -116,8 +116,8 @@ class Pair:
         ratio: its time is 1, this one's is that: the median over the rounds.
         low: where the 95 % interval of the ratio begins; None: too few rounds.
         high: where it ends.
-        floor: how far from 1 the other one is from itself, measured in the same turns: the
-            interval's far end; None: not measured.
+        floor: how far from 1 the other one is from itself, measured in the same turns on copies
+            of its inputs: the interval's far end; None: not measured.
         rounds: how many; each holds every implementation twice, in the order A B … B A.
         verdict: `no difference` where the interval holds 1 or the ratio is within the floor;
             else whether this implementation is `faster` or `slower` than the other.

@@ -106,6 +106,7 @@ class _Run:
         sets: inputs that take turns.
         rows: findings, held back until the outputs are checked again.
         work: of one call.
+        twin: the first one once more, which tells how far it is from itself.
     """
 
     of: Subject
@@ -117,6 +118,7 @@ class _Run:
     sets: list[Tensors] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     work: Work = field(default=Work(""), init=False)
+    twin: Contender | None = None
 
     def go(self, asked: Sequence[Contender]) -> None:
         """Check, time, check again, and say the rows.
@@ -201,11 +203,17 @@ class _Run:
 
     def _time(self, quantity: Quantity, l2: L2) -> None:
         """Measure one quantity in one state of the cache of everyone, in turns."""
+        cell = self.of.cell
         those: dict[str, Timed] = {}
         for one in list(self.those):
             self.say(Line(begun=one.name, stage="time"))
             self._tried(one, "time", self._choose, quantity, l2, those)
         while self.those:
+            first = self.those[0]
+            if cell.floor and _again(first.name) not in those:
+                self.say(Line(begun=first.name, stage="time"))
+                self._tried(first, "time", self._choose_twin, quantity, l2, those)
+                continue
             self.say(Line(begun="", stage="time"))
             before = self.gpu.state() if self.gpu else None
             try:
@@ -226,6 +234,14 @@ class _Run:
             one.calls, quantity, l2, target=of.target, gpu=self.gpu, force=one.force
         )
 
+    def _choose_twin(
+        self, of: Subject, one: Contender, quantity: Quantity, l2: L2, those: dict[str, Timed]
+    ) -> None:
+        name = _again(one.name)
+        if self.twin is None or self.twin.name != name:
+            self.twin = contenders.twin(of, one, name, self.sets)
+        self._choose(of, self.twin, quantity, l2, those)
+
     def _in_turns(self, those: Mapping[str, Timed], quantity: Quantity) -> dict[str, Taken]:
         """Measure everyone who is left, and the first once more.
 
@@ -235,7 +251,7 @@ class _Run:
         takes = {one.name: those[one.name].take for one in self.those}
         first = self.those[0].name
         if self.of.cell.floor:
-            takes[_again(first)] = takes[first]
+            takes[_again(first)] = those[_again(first)].take
         cell = self.of.cell
         effort = Effort(cell.precision, cell.budget_s, cell.warmup_s)
         if quantity == "throughput":
