@@ -430,7 +430,8 @@ def _devices(sides: Sequence[Side]) -> list[str]:
 
 def _trust(sides: Sequence[Side]) -> Iterator[str]:
     for letter, side in zip("ABCDEFGH", sides, strict=False):
-        of = f"{len(side.measured)} files" if len(side.measured) > 1 else side.measured[0].made[:10]
+        days = sorted({one.made[:10] for one in side.measured})
+        of = f"{len(side.measured)} files" if len(side.measured) > 1 else days[0]
         on = ", ".join(dict.fromkeys(one.device for one in side.measured))
         versions = "; ".join(sorted(_told(side, "versions")))
         yield tools.plain(

@@ -167,7 +167,7 @@ def _given(what: tuple[str, ...], given: dict[str, Any]) -> Given:
     given.pop("is_list")
     _check_device(given["device"])
     lists = ("dtypes", "operations", "baselines", "quantities", "l2")
-    told = given | {name: _bench.words(given[name]) for name in lists}
+    told: dict[str, Any] = given | {name: _bench.words(given[name]) for name in lists}
     told["shapes"] = _bench.shapes(given["shapes"])
     return _bench.Given(kernels=tuple(word.replace("-", "_") for word in what), **told)
 
