@@ -287,6 +287,18 @@ def test_its_shapes_list_a_fifth_of_all_blocks_unless_told_otherwise() -> None:
     assert math.isclose(800 / 63**2, 0.2, rel_tol=0.01)
 
 
+def test_tiles_that_are_tried_divide_a_block() -> None:
+    shape = parse_shape(KERNEL, "blocks=9,query_blocks=6,head_dim=16,block=64,heads=2")
+    tuning = KERNEL.tuning["forward"]
+
+    default, tried = tuning.default(shape, "fp16"), list(tuning.coarse(shape, "fp16"))
+
+    assert tuning.key(shape, "fp16") == "block=64 head_dim=16 float16 query_blocks=16 listed=1"
+    assert len(tried) > 5
+    assert all(tuned.is_valid(one, default) for one in tried)
+    assert all(64 % one["BLOCK_M"] == 0 and 64 % one["BLOCK_N"] == 0 for one in tried)
+
+
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -334,6 +335,76 @@ def test_inputs_of_a_form_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert torch.equal(first, again)
 
 
+def test_long_inputs_go_to_the_kernels_for_hopper_where_these_do_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    theirs = SimpleNamespace(
+        why_not=lambda q, _k, _v, causal: "" if causal else f"no, {list(q.shape)}",
+        forward=lambda *_, **how: ("o", how["scale"]),
+        backward=lambda *_, **how: ("dq", "dk", how["causal"]),
+    )
+    monkeypatch.setattr(dense, "_plans", launching.Kept())
+    monkeypatch.setattr(dense, "hopper", lambda _name: theirs)
+    short = torch.zeros(1, 1, 16, 64, device=DEVICE)
+    long = short[:, :, :1].expand(1, 16, 4096, 64)
+
+    assert dense.plan_of(short, short, short, True).why_not == ("it is short",) * 2
+    assert dense.plan_of(long, long, long, False).why_not[0] == "no, [1, 16, 4096, 64]"
+    plan = dense.plan_of(long, long, long, True)
+    assert plan.why_not == ("", "")
+    assert plan.forward(long, long, long, causal=True, scale=2.0) == ("o", 2.0)
+    assert plan.backward(*[long] * 6, causal=True, scale=2.0)[2] is True
+    monkeypatch.setattr(dense, "hopper", lambda _name: None)
+    assert "no Gluon" in dense.why_not_hopper("forward", long, long, long, causal=True)
+
+
+def test_a_kernel_is_compiled_in_its_first_launch_and_then_taken_as_it_is() -> None:
+    class Compiled:
+        def __init__(self, name: str) -> None:
+            self.name, self.calls = name, list[Any]()
+
+        def __getitem__(self, grid: Any) -> Any:
+            def call(*given: Any, **options: Any) -> Compiled:
+                self.calls.append((grid, given, options))
+                return compiled
+
+            return call
+
+    kernel, compiled = Compiled("kernel"), Compiled("compiled")
+    launch = launching.Launch(kernel, (7,), (3, "fixed"), {"num_warps": 4})
+
+    launch("x")
+    launch("y")
+
+    assert kernel.calls == [((7, 1, 1), ("x", 3, "fixed"), {"num_warps": 4})]
+    assert compiled.calls == [((7, 1, 1), ("y", 3, "fixed"), {})]
+
+
+def test_what_is_kept_for_forms_has_an_end() -> None:
+    kept = launching.Kept()
+
+    for form in range(1500):
+        assert kept.add(form, -form) == -form
+
+    assert kept[1499] == -1499
+    assert len(kept) <= 1024
+
+
+@pytest.mark.parametrize("operation", KERNEL.tuning)
+@pytest.mark.parametrize("dtype", KERNEL.dtypes)
+def test_tiles_that_are_tried_are_those_that_it_takes(operation: str, dtype: str) -> None:
+    shape = parse_shape(KERNEL, "1x2x40x80x0x0x1")
+    tuning = KERNEL.tuning[operation]
+
+    default, tried = tuning.default(shape, dtype), list(tuning.coarse(shape, dtype))
+
+    assert f"head_dim=80 {bench.torch_dtype(dtype)}".replace("torch.", "") in tuning.key(
+        shape, dtype
+    )
+    assert len(tried) > 5
+    assert all(tuned.is_valid(one, default) for one in tried)
+
+
 def test_tiles_of_any_size_give_the_same() -> None:
     q, k, v, do = made((1, 2, 1, 50, 40, 16))
     expected = bench.reference(q, k, v, causal=True, scale=0.25, do=do)
@@ -446,7 +517,7 @@ def test_the_portable_kernels_are_as_good_on_a_gpu(
     sizes: tuple[int, ...], dtype: torch.dtype, causal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dense, "_plans", launching.Kept())
-    monkeypatch.setattr(dense, "_hopper", lambda _name: None)
+    monkeypatch.setattr(dense, "hopper", lambda _name: None)
     floor = {torch.bfloat16: 1e-3, torch.float32: 3e-6}[dtype]
     assert_as_good_as_torch(*made(sizes, dtype), causal=causal, floor=floor)
 

@@ -10,6 +10,7 @@ from tracelens.workload import DTYPES, Work
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import torch
     from torch import Tensor
 
     from tracelens.kernel import Shape, Tensors
@@ -105,16 +106,22 @@ def both_work(shape: Shape, dtype: str) -> Work:
     return Work("attention", one.flops + other.flops, one.bytes + other.bytes, dtype)
 
 
+def torch_dtype(dtype: str) -> torch.dtype:
+    """Return torch's name of a format."""
+    import torch
+
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(dtype, torch.float32)
+
+
 def inputs(shape: Shape, dtype: str, device: str, seed: int) -> Tensors:
     """Return random q, k, v, and do, the gradient of the output."""
     import torch
 
     generator = torch.Generator(device).manual_seed(seed)
-    formats = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
     def normal(heads: int, rows: int) -> Tensor:
         size = (shape["batch"], heads, rows, shape["head_dim"])
-        form = formats.get(dtype, torch.float32)
+        form = torch_dtype(dtype)
         return torch.randn(size, generator=generator, device=device, dtype=form)
 
     heads, queries = shape["heads"], shape["queries"]

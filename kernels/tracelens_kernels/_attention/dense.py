@@ -48,24 +48,34 @@ def _planned(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Plan:
     check(q, k, v)
     reasons = [_why_not(name, q, k, v, causal) for name in ("forward", "backward")]
     return Plan(
-        portable.Forward(q, causal=causal) if reasons[0] else _hopper("forward").forward,
-        portable.Backward(q, causal=causal) if reasons[1] else _hopper("backward").backward,
+        portable.Forward(q, causal=causal) if reasons[0] else hopper("forward").forward,
+        portable.Backward(q, causal=causal) if reasons[1] else hopper("backward").backward,
         (reasons[0], reasons[1]),
     )
 
 
 def _why_not(name: str, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> str:
-    """Return why the kernel for Hopper does not do this, or ""."""
-    if 4 * q.numel() * k.shape[2] // (2 if causal else 1) < _SHORT:
+    if is_short(q.numel(), k.shape[2], causal=causal):
         return "it is short"
-    if (module := _hopper(name)) is None:
+    return why_not_hopper(name, q, k, v, causal=causal)
+
+
+def is_short(elements: int, keys: int, *, causal: bool) -> bool:
+    """Tell whether attention of a q of so many elements is over sooner than it is launched."""
+    return 4 * elements * keys // (2 if causal else 1) < _SHORT
+
+
+def why_not_hopper(name: str, q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> str:
+    """Return why the kernel for Hopper, `forward` or `backward`, does not do this, or ""."""
+    if (module := hopper(name)) is None:
         return "this Triton has no Gluon as it is used"
     reason: str = module.why_not(q, k, v, causal=causal)
     return reason
 
 
 @functools.cache
-def _hopper(name: str) -> Any:
+def hopper(name: str) -> Any:
+    """Return the module of a kernel for Hopper, or None where it cannot be imported."""
     try:
         return importlib.import_module(f"tracelens_kernels._attention.hopper_{name}")
     except ImportError:  # Gluon is experimental: another Triton may not have it as it is used

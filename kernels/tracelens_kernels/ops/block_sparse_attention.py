@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from tracelens.kernel import OURS, Implementation, Kernel, Operation
+from tracelens.kernel import OURS, Implementation, Kernel, Operation, Tuning
 from tracelens.workload import DTYPES, Work
 from tracelens_kernels import _checks, _configs
-from tracelens_kernels._attention import block_sparse, dense, launching
+from tracelens_kernels._attention import bench, block_sparse, dense, launching, tuning
 from tracelens_kernels._attention.block_sparse import BlockStructure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from torch import Tensor
 
@@ -209,7 +209,7 @@ def _size(shape: Shape) -> int:
 
 def _inputs(shape: Shape, dtype: str, device: str, seed: int) -> Tensors:
     generator = torch.Generator(device).manual_seed(seed)
-    form = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(dtype, torch.float32)
+    form = bench.torch_dtype(dtype)
     rows = _size(shape) * shape["block"]
     size = (shape["batch"], shape["heads"], rows, shape["head_dim"])
     tensors = {
@@ -402,6 +402,28 @@ _AXES: Final[Mapping[str, int | None]] = {
     "heads": 1,
 }
 
+
+def _meant(shape: Shape, dtype: str) -> tuple[Tensor, BlockStructure]:
+    """Return a q and a structure of a shape, as far as a configuration depends on them."""
+    tensors = _inputs({**shape, "batch": 1, "heads": 1}, dtype, "cpu", 0)
+    q = tensors["q"].expand(shape["batch"], shape["heads"], -1, -1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return q.to(device), BlockStructure.from_mask(tensors["mask"], shape["block"])
+
+
+def _tuning_key(shape: Shape, dtype: str) -> str:
+    return block_sparse.key_of(*_meant(shape, dtype))
+
+
+def _tuning_default(shape: Shape, dtype: str) -> Config:
+    return block_sparse.default_forward(*_meant(shape, dtype))
+
+
+def _coarse(shape: Shape, dtype: str) -> Iterable[Config]:
+    default = _tuning_default(shape, dtype)
+    return tuning.block_sparse_tiles(default, shape["block"], shape["head_dim"], dtype)
+
+
 KERNEL = Kernel(
     axes=_AXES,
     shapes=(
@@ -413,5 +435,6 @@ KERNEL = Kernel(
     ),
     dtypes=("fp16", "bf16", "fp32"),
     operations={name: _operation(name) for name in ("forward", "backward")},
+    tuning={"forward": Tuning(_tuning_key, _tuning_default, _coarse)},
     function=lambda: block_sparse_attention,
 )

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tracelens.kernel import Kernel
-from tracelens_kernels._attention import bench, dense, varlen
+from tracelens_kernels._attention import bench, dense, tuning, varlen
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -185,5 +185,6 @@ KERNEL = Kernel(
     operations={
         name: bench.operation(name) for name in ("forward", "backward", "forward_backward")
     },
+    tuning={name: tuning.flash(name) for name in ("forward", "backward")},
     function=lambda: flash_attention,
 )
