@@ -57,17 +57,6 @@ def test_what_may_lie_in_the_cache_is_not_held_against_the_memory() -> None:
     assert roof(replace(COPY, flops=10**9), 1e-3, MEASURED, in_cache=True) == Roof()
 
 
-def test_sparse_products_are_held_against_the_sparse_rate_of_the_data_sheet() -> None:
-    work = Work("sparse", flops=3_958 * 10**12, dtype="int8 2:4")
-
-    found = roof(work, 2.0, MEASURED, in_cache=False)
-
-    assert found.share == pytest.approx(0.5, rel=1e-3)
-    assert found.origin == hardware.limits.DATA_SHEET
-    assert roof(replace(work, dtype="int8"), 1.5, MEASURED, in_cache=False).flag == "impossible"
-    assert roof(work, 1.5, MEASURED, in_cache=False).flag == ""
-
-
 def test_where_nothing_is_known_nothing_is_said() -> None:
     assert roof(COPY, 1.0, None, in_cache=False) == Roof()
     assert roof(replace(PRODUCT, dtype="fp3"), 1.0, MEASURED, in_cache=False) == Roof()

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from tracelens.hardware import Ceilings
     from tracelens.workload import Work
 
-SPARSE: Final = " 2:4"
-"""Ends the format of work that is counted as dense and done with 2:4 sparsity: `int8 2:4`."""
-
 _WORST: Final = ("", "above the measured ceiling", "above the data sheet", "impossible")
 
 
@@ -41,22 +38,24 @@ class Roof:
 def roof(work: Work, seconds: float, ceilings: Ceilings | None, *, in_cache: bool) -> Roof:
     """Return how a time is to the ceilings.
 
+    With 2:4 sparsity work is that of what is not zero: the rate of dense products, which it is held
+    against, is half of the sparse rate, which counts zeros.
+
     Args:
         work: of one call.
         seconds: that it took.
-        ceilings: of the device; None: not known.
+        ceilings: of the device; None: not ceilings.
         in_cache: whether its bytes may lie in the cache, so that the memory's bandwidth is no
             bound of theirs.
     """
     if ceilings is None:
         return Roof()
     held = replace(work, bytes=0) if in_cache else work
-    known = _sparse(ceilings) if work.dtype.endswith(SPARSE) else ceilings
-    bound = hardware.bound([work], known)
+    bound = hardware.bound([work], ceilings)
     if bound is None or not bound.seconds:
         return Roof()
     flag = max(
-        (known.verdict(*rate) for rate in _rates(held, seconds).items()),
+        (ceilings.verdict(*rate) for rate in _rates(held, seconds).items()),
         key=_WORST.index,
         default="",
     )
@@ -66,7 +65,7 @@ def roof(work: Work, seconds: float, ceilings: Ceilings | None, *, in_cache: boo
     return Roof(
         bound_s=bound.seconds,
         limited_by=bound.limited_by,
-        origin=known.origin_of(name),
+        origin=ceilings.origin_of(name),
         share=bound.seconds / seconds,
         flag=flag,
     )
@@ -79,17 +78,3 @@ def _rates(work: Work, seconds: float) -> Mapping[str, float]:
 
 def _compute(work: Work) -> str:
     return f"{hardware.MATMUL}{work.dtype}" if work.matmul else hardware.VECTOR
-
-
-def _sparse(ceilings: Ceilings) -> Ceilings:
-    """Return the ceilings with the formats of sparse products, which are stated alone."""
-    device = ceilings.device
-    if device is None:
-        return ceilings
-    rates = {f"{name}{SPARSE}": rate for name, rate in device.sparse_flops_per_s.items()}
-    dense = {**device.matmul_flops_per_s, **rates}
-    return replace(
-        ceilings,
-        device=replace(device, matmul_flops_per_s=dense),
-        matmul_flops_per_s={**ceilings.matmul_flops_per_s, **rates},
-    )
