@@ -215,7 +215,9 @@ def test_the_matrix_tells_what_came_of_each_and_failures_how_to_try_again() -> N
     assert [one["stage"] for one in tables["failures"]] == ["process", "cannot"]
     assert report.headline == "made-up on NVIDIA H200 · 1 ok · 1 failed · 1 cannot · 3 waiting"
     (finding,) = report.findings
-    assert finding.startswith("compile of made-up forward 8192x64 bf16: SIGABRT: an illegal access")
+    assert finding.startswith(
+        "made-up forward 8192x64 bf16: compile failed (SIGABRT: an illegal access). "
+    )
     assert finding.endswith(
         "Again: tracelens bench made-up --operation forward --shapes rows=8192,columns=64 "
         "--dtype bf16 --baseline eager,compile --quantity kernel_time --l2 cold"

@@ -429,12 +429,22 @@ def _name(row: Row) -> str:
 def _findings(results: Results) -> Iterator[str]:
     """Give how ours compare with the others, and what measures again that which failed."""
     yield from _beside(row for row in results.rows if row.pair and row.pair.other == kernels.OURS)
+    cells: dict[files.Place, list[Failed]] = {}
     for one in results.failed:
         if not one.is_cannot:
-            why = f"{one.error}: {one.message}" if one.error else one.message
-            what = f"{one.implementation or 'all'} of {one.kernel.replace('_', '-')}"
-            text = tools.plain(f"{what} {one.operation} {sizes(one.shape)} {one.dtype}: {why}")
-            yield f"{text}. Again: {one.command}"
+            cells.setdefault(one.place, []).append(one)
+    for those in cells.values():
+        first = those[0]
+        where = f"{first.kernel.replace('_', '-')} {first.operation} {sizes(first.shape)}"
+        told = "; ".join(tools.plain(_failure(one)) for one in those)
+        yield f"{where} {first.dtype}: {told}. Again: {first.command}"
+
+
+def _failure(one: Failed) -> str:
+    """Return who failed and why, in the first line of its message."""
+    why = one.message.strip().partition("\n")[0].rstrip(".")
+    told = f"{one.error}: {why}" if one.error and why else one.error or why
+    return f"{one.implementation or 'all'} failed ({told})"
 
 
 def _beside(rows: Iterable[Row]) -> Iterator[str]:
