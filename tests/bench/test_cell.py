@@ -146,6 +146,14 @@ def test_each_quantity_and_state_has_rows_of_its_own(measure: Measure) -> None:
         assert row.calls == 1 or row.quantity == "throughput"
 
 
+def test_programs_that_share_the_gpu_are_noted() -> None:
+    alone, two, four = (GpuState(programs=count) for count in (1, 2, 4))
+
+    assert kernel_child._shared(None, alone, GpuState()) == ()
+    assert kernel_child._shared(alone, two)[0].startswith("Another program had the GPU open")
+    assert kernel_child._shared(four, None)[0].startswith("3 other programs")
+
+
 def test_a_row_says_what_was_done(measure: Measure) -> None:
     (row,), _ = measure("tracelens", seed=7)
 

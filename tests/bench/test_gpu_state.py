@@ -34,6 +34,12 @@ class Library:
         found._obj.value = 71_320
         return 0
 
+    def nvmlDeviceGetComputeRunningProcesses_v3(  # noqa: N802
+        self, _gpu: Any, count: Any, _list: None
+    ) -> int:
+        count._obj.value = 2
+        return 7
+
     def nvmlDeviceGetTemperature(self, _gpu: Any, _sensor: Any, _found: Any) -> int:  # noqa: N802
         return 3
 
@@ -54,6 +60,7 @@ def test_clocks_power_and_throttling_are_told(monkeypatch: pytest.MonkeyPatch) -
         sm_hz=1.98e9, mem_hz=3.201e9, power_w=71.32, throttled=("power limit",)
     )
     assert found.clock_hz() == 1.98e9
+    assert found.whole_state().programs == 2
 
 
 def test_idleness_is_no_throttling(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +93,8 @@ def test_an_old_driver_leaves_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert found is not None
     assert found.state().power_w is None
+    monkeypatch.delattr(Library, "nvmlDeviceGetComputeRunningProcesses_v3")
+    assert found.whole_state().programs is None
     assert found.state().sm_hz == 1.98e9
 
 
@@ -93,10 +102,10 @@ def test_several_states_become_medians_and_all_reasons() -> None:
     states = [
         GpuState(sm_hz=1.0, power_w=5.0, throttled=("power limit",)),
         GpuState(sm_hz=3.0, throttled=("hardware slowdown", "power limit")),
-        GpuState(sm_hz=2.0, power_w=7.0),
+        GpuState(sm_hz=2.0, power_w=7.0, programs=1),
     ]
 
     assert gpu_state.merged(states) == GpuState(
-        sm_hz=2.0, power_w=6.0, throttled=("power limit", "hardware slowdown")
+        sm_hz=2.0, power_w=6.0, programs=1, throttled=("power limit", "hardware slowdown")
     )
     assert gpu_state.merged([]) is None

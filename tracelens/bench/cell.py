@@ -97,6 +97,7 @@ class GpuState:
         mem_hz: clock of its memory.
         power_w: what it draws.
         temperature_c: of the chip.
+        programs: how many compute on it, ours among them; asked before and after alone.
         throttled: why its clock is held down, in words; empty where it is not.
     """
 
@@ -104,6 +105,7 @@ class GpuState:
     mem_hz: float | None = None
     power_w: float | None = None
     temperature_c: float | None = None
+    programs: int | None = None
     throttled: tuple[str, ...] = ()
 
 

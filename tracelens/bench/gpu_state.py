@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tracelens.bench.cell import GpuState
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 _LIBRARY: Final = "libnvidia-ml.so.1"
 _SM, _MEM = 1, 2  # of nvmlClockType_t
 _CHIP: Final = 0  # of nvmlTemperatureSensors_t
+_PROGRAMS: Final = (
+    "nvmlDeviceGetComputeRunningProcesses_v3",
+    "nvmlDeviceGetComputeRunningProcesses_v2",
+)
+_MORE: Final = 7  # NVML_ERROR_INSUFFICIENT_SIZE: the number is told, there is no room for the list
 _MEGA: Final = 1e6
 
 REASONS: Final[Mapping[int, str]] = {
@@ -52,6 +57,10 @@ class Gpu:
             throttled=self._throttled(),
         )
 
+    def whole_state(self) -> GpuState:
+        """Return the same, and how many programs compute on it, which takes longer to ask."""
+        return replace(self.state(), programs=self._programs())
+
     def clock_hz(self) -> float | None:
         """Return the multiprocessors' clock alone, which is asked for often."""
         found = self._number("nvmlDeviceGetClockInfo", _SM)
@@ -63,16 +72,27 @@ class Gpu:
             return tuple(text for bit, text in REASONS.items() if bits.value & bit)
         return ()
 
+    def _programs(self) -> int | None:
+        count = ctypes.c_uint(0)
+        for function in _PROGRAMS:
+            status = self._status(function, ctypes.byref(count), None)
+            if status in (0, _MORE):
+                return count.value
+        return None
+
     def _number(self, function: str, *which: int) -> float | None:
         found = ctypes.c_uint()
         asked = self._ask(function, *map(ctypes.c_uint, which), ctypes.byref(found))
         return float(found.value) if asked else None
 
     def _ask(self, function: str, *given: Any) -> bool:
+        return self._status(function, *given) == 0
+
+    def _status(self, function: str, *given: Any) -> int | None:
         try:
-            return int(getattr(self.library, function)(self.handle, *given)) == 0
+            return int(getattr(self.library, function)(self.handle, *given))
         except AttributeError:  # an old driver
-            return False
+            return None
 
 
 def find(uuid: object) -> Gpu | None:
@@ -100,6 +120,7 @@ def merged(states: Iterable[GpuState]) -> GpuState | None:
         mem_hz=_median(one.mem_hz for one in found),
         power_w=_median(one.power_w for one in found),
         temperature_c=_median(one.temperature_c for one in found),
+        programs=max((one.programs for one in found if one.programs is not None), default=None),
         throttled=tuple(dict.fromkeys(reason for one in found for reason in one.throttled)),
     )
 

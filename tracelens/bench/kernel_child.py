@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tracelens.bench.case import Target
-    from tracelens.bench.cell import L2, Cell, Quantity, Stage
+    from tracelens.bench.cell import L2, Cell, GpuState, Quantity, Stage
     from tracelens.bench.contenders import Contender, Subject
     from tracelens.bench.gpu_state import Gpu
     from tracelens.bench.metering import Timed
@@ -215,16 +215,17 @@ class _Run:
                 self._tried(first, "time", self._choose_twin, quantity, l2, those)
                 continue
             self.say(Line(begun="", stage="time"))
-            before = self.gpu.state() if self.gpu else None
+            before = self.gpu.whole_state() if self.gpu else None
             try:
                 taken = self._in_turns(those, quantity)
             except pairs.FailedError as error:
                 self._drop(error.name, "time", error.__cause__ or error)
                 continue
-            after = self.gpu.state() if self.gpu else None
+            after = self.gpu.whole_state() if self.gpu else None
             for one in self.those:
                 row = self._row(one, quantity, l2, those[one.name], taken)
-                self.rows.append(replace(row, before=before, after=after))
+                notes = (*row.notes, *_shared(before, after))
+                self.rows.append(replace(row, before=before, after=after, notes=notes))
             return
 
     def _choose(
@@ -412,6 +413,15 @@ def _failure(name: str, stage: Stage, error: BaseException) -> Failure:
         message=str(error).strip()[:_LONGEST],
         traceback="" if wrong else frames[-_LONGEST:],
     )
+
+
+def _shared(*states: GpuState | None) -> tuple[str, ...]:
+    """Return a note if others use the GPU: programs take turns on it, of some ms each."""
+    programs = max((one.programs or 0 for one in states if one), default=0)
+    if programs < 2:
+        return ()
+    others = "Another program" if programs == 2 else f"{programs - 1} other programs"
+    return (f"{others} had the GPU open, too: work of theirs delays ours by milliseconds.",)
 
 
 def _again(name: str) -> str:

@@ -44,7 +44,7 @@ def roof(work: Work, seconds: float, ceilings: Ceilings | None, *, in_cache: boo
     Args:
         work: of one call.
         seconds: that it took.
-        ceilings: of the device; None: not ceilings.
+        ceilings: of the device; None: not known.
         in_cache: whether its bytes may lie in the cache, so that the memory's bandwidth is no
             bound of theirs.
     """
