@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from typing import TYPE_CHECKING
 
 import pytest
@@ -262,7 +261,28 @@ def test_configurations_fit_into_shared_memory_and_registers() -> None:
 
 def test_defaults_are_among_the_configurations() -> None:
     for head_dim, causal, queries in itertools.product((64, 128, 256), (False, True), (1, 2**16)):
-        default = hopper_forward.default_config(head_dim, causal=causal, queries=queries)
+        default = hopper_forward.default_config(16, queries, head_dim, causal=causal)
 
         assert default in list(hopper_forward.configs(head_dim))
-        assert math.gcd(default["BLOCK_N"], 64) == 64
+
+
+@pytest.mark.parametrize(
+    ("heads", "queries", "causal", "groups"),
+    [  # what was the quicker one on an H200 of 132 multiprocessors, with heads of 64
+        (64, 1024, False, 2),
+        (64, 2048, False, 2),
+        (64, 4096, False, 3),
+        (256, 2048, False, 3),
+        (16, 4096, False, 2),
+        (32, 8192, False, 3),
+        (16, 16384, False, 3),
+        (64, 4096, True, 2),
+        (256, 2048, True, 2),
+        (32, 8192, True, 3),
+        (16, 16384, True, 3),
+    ],
+)
+def test_three_warpgroups_where_no_large_part_of_the_last_round_is_idle(
+    heads: int, queries: int, causal: bool, groups: int
+) -> None:
+    assert hopper_forward.default_config(heads, queries, 64, causal=causal)["GROUPS"] == groups
