@@ -454,6 +454,8 @@ def _told(node: ast.AST) -> Iterator[str]:
         parts: Sequence[Any] = value if isinstance(value, list) else [value]
         if name == "body":
             parts = [part for part in parts if not (_is_docstring(part) or _is_constant(part))]
+        if isinstance(node, ast.JoinedStr):  # some versions put empty pieces between others
+            parts = [part for part in parts if getattr(part, "value", None) != ""]
         for part in parts:
             if isinstance(part, ast.AST):
                 yield from _told(part)

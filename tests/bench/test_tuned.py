@@ -326,3 +326,16 @@ def test_comments_and_docstrings_are_no_change_of_a_kernel_and_code_is(kernels: 
 
     file.write_text(SOURCE.replace("TILE = 1", "TILE = 2"), encoding="utf-8")
     assert chosen()[0] == DEFAULT
+
+
+def test_a_source_is_the_same_in_every_python(kernels: Path) -> None:
+    """Python's own trees differ from version to version: in f-strings, parameters, and more."""
+    source = (
+        '@jit\ndef f(x, N: int = 2, *, y="a" "b"):\n    """Docstring."""\n'
+        "    z: list[int] = [i for i in range(N) if i]\n"
+        '    return f"{x:<{N}}{y!r:>4} {z[0]}"\n'
+    )
+    (kernels / "made_up.py").write_text(source, encoding="utf-8")
+    tuned.forget()
+
+    assert tuned.source_of("made_up") == ""

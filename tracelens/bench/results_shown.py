@@ -29,6 +29,7 @@ _WHOLE: Final = (
     "n", "calls", "flops", "bytes", "input_bytes", "sets", "flushed_bytes", "throttled", "seed",
 )  # fmt: skip
 _MANY: Final = 1000
+_LONGEST: Final = 100
 _INTENSE: Final = 50.0
 """FLOP per byte from which, where no bound is known, FLOP/s are shown rather than bytes."""
 
@@ -436,15 +437,16 @@ def _findings(results: Results) -> Iterator[str]:
     for those in cells.values():
         first = those[0]
         where = f"{first.kernel.replace('_', '-')} {first.operation} {sizes(first.shape)}"
-        told = "; ".join(tools.plain(_failure(one)) for one in those)
+        told = "; ".join(map(_failure, those))
         yield f"{where} {first.dtype}: {told}. Again: {first.command}"
 
 
 def _failure(one: Failed) -> str:
     """Return who failed and why, in the first line of its message."""
-    why = one.message.strip().partition("\n")[0].rstrip(".")
-    told = f"{one.error}: {why}" if one.error and why else one.error or why
-    return f"{one.implementation or 'all'} failed ({told})"
+    why = tools.plain(one.message.strip().partition("\n")[0][:_LONGEST]).rstrip(".")
+    error = tools.plain(one.error)
+    told = f"{error}: {why}" if error and why else error or why
+    return f"{tools.plain(one.implementation) or 'all'} failed ({told})"
 
 
 def _beside(rows: Iterable[Row]) -> Iterator[str]:
