@@ -101,6 +101,11 @@ def check(q: Tensor, k: Tensor, v: Tensor) -> None:
     _checks.on_gpu(q=q, k=k, v=v)
 
 
+def is_differentiated(*tensors: Tensor) -> bool:
+    """Tell whether autograd has to know of what is made of these."""
+    return torch.is_grad_enabled() and any(one.requires_grad for one in tensors)
+
+
 def with_heads(*tensors: Tensor) -> Sequence[Tensor]:
     """Return [B, H, S, D] views of [B, H, S, D] or [B, S, D], the last stride 1."""
     ranks = {one.dim() for one in tensors}

@@ -616,13 +616,13 @@ def backward_default(head_dim: int, dtype: torch.dtype, *, causal: bool) -> Conf
     if dtype == torch.float32:
         return _float32_tiles(head_dim)[1]
     if head_dim <= 64:
-        by_keys = _tiles(64 if causal else 128, 64, 4, 2)
+        by_keys = _tiles(128, 64, 4, 2) if causal else _tiles(64, 64, 4, 3)
         return by_keys | _tiles(64, 64, 4, 3, "DQ_")
     if head_dim < 128:
         return _tiles(64, 64, 4, 2) | _tiles(64, 64, 4, 2, "DQ_")
     if head_dim == 128:
         return _tiles(64, 64, 4, 2) | _tiles(128, 64, 8, 3, "DQ_")
-    return _tiles(64, 64, 8, 1) | _tiles(64, 32, 4, 1, "DQ_")
+    return _tiles(32, 32, 4, 1) | _tiles(64, 32, 4, 1, "DQ_")
 
 
 def key_of(head_dim: int, dtype: torch.dtype, *, causal: bool) -> str:

@@ -88,7 +88,7 @@ def block_sparse_attention_unfused(  # noqa: PLR0917
         ValueError: see `block_sparse_attention`.
         TypeError: see `block_sparse_attention`.
     """
-    if torch.is_grad_enabled() and any(one.requires_grad for one in (q, k, v)):
+    if dense.is_differentiated(q, k, v):
         raise RuntimeError(
             "block_sparse_attention_unfused has no gradient: use block_sparse_attention."
         )
@@ -130,7 +130,11 @@ def _attend(  # noqa: PLR0917
 ) -> Tensor:
     q, k, v = dense.autocast(q, k, v)
     q4, k4, v4, structure, run = _checked(q, k, v, blocks, block_size)
-    out: Tensor = _BlockSparse.apply(q4, k4, v4, structure, run, dense.scale_of(q, scale))
+    scale = dense.scale_of(q, scale)
+    if dense.is_differentiated(q, k, v):
+        out: Tensor = _BlockSparse.apply(q4, k4, v4, structure, run, scale)
+    else:
+        out, _ = run(q4, k4, v4, structure, scale=scale)
     return out if q.dim() == 4 else out[0, 0]
 
 
@@ -366,6 +370,11 @@ def _needs_gpu(_shape: Shape, _dtype: str) -> str:
     return "" if torch.cuda.is_available() else "needs an NVIDIA GPU"
 
 
+def _no_sdpa(shape: Shape, _dtype: str) -> str:
+    few = shape["blocks"] < 5 * _size(shape)
+    return "a query may see nothing, of which it makes something else than 0" if few else ""
+
+
 def _no_kernel(_shape: Shape, _dtype: str) -> str:
     there = torch.cuda.is_available() or _checks.interpreted()
     return "" if there else "needs an NVIDIA GPU"
@@ -379,7 +388,7 @@ def _operation(name: str) -> Operation:
         ),
         "eager": Implementation("masked products and softmax", _build(name, _eager)),
         "compile": Implementation("torch.compile of eager", _build(name, _compiled), _needs_gpu),
-        "sdpa": Implementation("SDPA with a mask", _build(name, _masked_sdpa)),
+        "sdpa": Implementation("SDPA with a mask", _build(name, _masked_sdpa), _no_sdpa),
         "flex": Implementation("FlexAttention, compiled", _build(name, _flex), _needs_gpu),
     }
     if name == "backward":

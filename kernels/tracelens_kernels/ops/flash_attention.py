@@ -59,8 +59,12 @@ def flash_attention(
         RuntimeError: the GPU is too old.
     """
     q, k, v = dense.autocast(q, k, v)
-    out: Tensor | tuple[Tensor, Tensor] = FlashAttention.apply(q, k, v, causal, scale, return_lse)
-    return out
+    if torch.compiler.is_compiling() or dense.is_differentiated(q, k, v):
+        out: Tensor | tuple[Tensor, Tensor]
+        out = FlashAttention.apply(q, k, v, causal, scale, return_lse)
+        return out
+    o, lse = dense.forward(q, k, v, causal, dense.scale_of(q, scale))
+    return (o, lse) if return_lse else o
 
 
 class FlashAttention(torch.autograd.Function):
@@ -140,8 +144,12 @@ def flash_attention_varlen(  # noqa: PLR0917
         RuntimeError: the GPU is too old.
     """
     q, k, v = dense.autocast(q, k, v)
+    given = (q, k, v, cu_seqlens_q, cu_seqlens_k)
     longest = (max_seqlen_q, max_seqlen_k)
-    out: Tensor = _Varlen.apply(q, k, v, cu_seqlens_q, cu_seqlens_k, longest, causal, scale)
+    if torch.compiler.is_compiling() or dense.is_differentiated(q, k, v):
+        out: Tensor = _Varlen.apply(*given, longest, causal, scale)
+    else:
+        out, _ = varlen.forward(*given, *longest, causal, dense.scale_of(q, scale))
     return out
 
 
