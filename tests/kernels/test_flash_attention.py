@@ -60,9 +60,9 @@ def gradients(attend: Any, q: Tensor, k: Tensor, v: Tensor, do: Tensor) -> dict[
 
 
 def error(out: Tensor, reference: Tensor) -> float:
+    norm, ones = float(reference.norm()), reference.numel() ** 0.5
     # One key has gradients of 0, of which there is no share.
-    least = 0.1 * reference.numel() ** 0.5
-    return float((out.double() - reference).norm() / max(float(reference.norm()), least))
+    return float((out.double() - reference).norm()) / (norm if norm > 1e-6 * ones else ones)
 
 
 def assert_as_good_as_torch(
@@ -504,7 +504,7 @@ ON_GPU = [(sizes, torch.bfloat16) for sizes in GPU_SIZES] + [
 def test_on_a_gpu_it_is_as_good_as_torch(
     sizes: tuple[int, ...], dtype: torch.dtype, causal: bool
 ) -> None:
-    floor = {torch.bfloat16: 1e-3, torch.float16: 2e-4, torch.float32: 3e-6}[dtype]
+    floor = {torch.bfloat16: 1e-3, torch.float16: 2e-4, torch.float32: 1e-5}[dtype]
     assert_as_good_as_torch(*made(sizes, dtype), causal=causal, floor=floor)
 
 
@@ -518,7 +518,7 @@ def test_the_portable_kernels_are_as_good_on_a_gpu(
 ) -> None:
     monkeypatch.setattr(dense, "_plans", launching.Kept())
     monkeypatch.setattr(dense, "hopper", lambda _name: None)
-    floor = {torch.bfloat16: 1e-3, torch.float32: 3e-6}[dtype]
+    floor = {torch.bfloat16: 1e-3, torch.float32: 1e-5}[dtype]
     assert_as_good_as_torch(*made(sizes, dtype), causal=causal, floor=floor)
 
 

@@ -39,10 +39,12 @@ class Launch:
 
     def __call__(self, *given: Any) -> None:
         """Launch it on the current device and stream."""
-        if self.compiled is None:  # always so in the interpreter, which compiles nothing
-            self.compiled = self.kernel[self.grid](*given, *self.fixed, **self.options)
-        else:
+        if self.compiled is not None:
             self.compiled[self.grid](*given, *self.fixed)
+            return
+        compiled = self.kernel[self.grid](*given, *self.fixed, **self.options)
+        if hasattr(compiled, "__getitem__"):
+            self.compiled = compiled
 
 
 def form_of(*tensors: Tensor) -> tuple[Any, ...]:

@@ -13,8 +13,9 @@ query see the first key alone; it is the mask that decoding with a cache of keys
 that sees no key has output 0, lse −∞ and no gradient.
 
 By the algorithm of FlashAttention-2 (T. Dao, arXiv:2307.08691); on Hopper by that of
-FlashAttention-3 (J. Shah et al., arXiv:2407.08608), where the sizes allow it. Products of
-float32 are exact to float32, unless `torch.backends.cuda.matmul.allow_tf32`.
+FlashAttention-3 (J. Shah et al., arXiv:2407.08608), where the sizes allow it and are large enough.
+Products of float32 are as exact as its sums (up to D = 128 by three products of TF32 each), unless
+`torch.backends.cuda.matmul.allow_tf32` lets one do.
 """
 
 from __future__ import annotations
