@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -33,6 +34,19 @@ TERMINAL = (
     "TTY_COMPATIBLE",
     "TTY_INTERACTIVE",
 )
+
+
+def _has_gpu() -> bool:
+    """Ask NVIDIA's driver, since torch may not be there, and takes seconds to load."""
+    try:
+        return ctypes.CDLL("libcuda.so.1").cuInit(0) == 0
+    except OSError:
+        return False
+
+
+if not _has_gpu():
+    # Triton decides when it is loaded, and for good, whether kernels are interpreted.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

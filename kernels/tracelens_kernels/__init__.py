@@ -15,6 +15,7 @@ _HOMES: Final[Mapping[str, str]] = {
     "FlashAttention": "ops.flash_attention",
     "flash_attention": "ops.flash_attention",
     "flash_attention_varlen": "ops.flash_attention",
+    "BlockStructure": "_attention.block_sparse",
     "block_sparse_attention": "ops.block_sparse_attention",
     "block_sparse_attention_unfused": "ops.block_sparse_attention",
     "softmax": "ops.softmax",
@@ -29,9 +30,11 @@ _HOMES: Final[Mapping[str, str]] = {
     "quant": "ops.quant",
     "quant_slide": "ops.quant_slide",
     "dequant_bias": "ops.dequant_bias",
-    "SlidePattern": "ops.quant_slide",
-    "prune": "ops.sparse_linear",
-    "slide": "ops.sparse_linear",
+    "SlidePattern": "_slide",
+    "prune": "_slide",
+    "slide": "_slide",
+    "SparseWeight": "ops.sparse_linear",
+    "compress": "ops.sparse_linear",
     "SparseLinear": "ops.sparse_linear",
     "sparse_linear": "ops.sparse_linear",
     "fp8_linear": "ops.fp8_linear",
@@ -41,6 +44,7 @@ _HOMES: Final[Mapping[str, str]] = {
     "grouped_matmul": "ops.grouped_matmul",
     "moe": "ops.moe",
     "route": "ops.moe",
+    "Routing": "ops.moe",
 }
 """Public name -> the file that defines it."""
 
