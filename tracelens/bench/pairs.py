@@ -51,7 +51,7 @@ class Effort:
     precision: float = 0.005
     budget_s: float = 2.0
     warmup_s: float = 0.2
-    longest_warmup_s: float = 2.0
+    longest_warmup_s: float = 1.0
     block_s: float = 0.01
     most_calls: int = 50
     least: int = 8
