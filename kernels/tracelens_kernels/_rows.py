@@ -99,11 +99,14 @@ def tile(columns: int, config: Config) -> dict[str, int]:
     }
 
 
-def programs(rows: int, device: torch.device, config: Config) -> int:
-    """Return the size of a grid: one program for each tile, or some for each multiprocessor."""
+def programs(rows: int, device: torch.device, config: Config, sharers: int = 1) -> int:
+    """Return the size of a grid: one program for each tile, or some for each multiprocessor.
+
+    If several share their rows, it is the number of such groups.
+    """
     tiles = -(-rows // config["rows"])
     each = config["programs"]
-    return min(tiles, processors(device) * each) if each else tiles
+    return min(tiles, processors(device) * each // sharers) if each else tiles
 
 
 def columns_key(columns: int, dtype: str) -> str:

@@ -220,7 +220,7 @@ def _coarse(columns: int, operation: str) -> Iterator[Config]:
         for part in (2048, 4096, 8192, 16384):
             for warps in (8, 16, 32):
                 if 8 <= part // (32 * warps) <= 32:
-                    yield config(block=part, num_warps=warps, programs=2)
+                    yield config(block=part, num_warps=warps, programs=int(operation == "backward"))
 
 
 def _fine(best: Config, _shape: Shape, _dtype: str) -> Iterator[Config]:
@@ -230,8 +230,7 @@ def _fine(best: Config, _shape: Shape, _dtype: str) -> Iterator[Config]:
             continue
         if best["block"]:
             for block in (best["block"] // 2, best["block"], best["block"] * 2):
-                for programs in (1, 2, 4):
-                    yield {**best, "block": block, "num_warps": warps, "programs": programs}
+                yield {**best, "block": block, "num_warps": warps}
             continue
         for rows in {max(1, best["rows"] // 2), best["rows"], best["rows"] * 2}:
             for stages in (1, 2, 3):

@@ -1,8 +1,9 @@
-"""RMSNorm and LayerNorm: one pair of kernels, with the mean subtracted or not.
+"""RMSNorm and LayerNorm: the same kernels, with the mean subtracted or not.
 
 Forward keeps the statistics of each row in fp32. Backward is one pass too: a bounded number of
 programs goes through the rows, each adds up the gradients of weight and bias in fp32 registers as
-it goes, and a second, small kernel adds up the programs' sums, always in the same order.
+it goes, and a second, small kernel adds up the programs' sums, always in the same order. Where the
+sums of a whole row would not fit into registers, several programs share rows.
 """
 
 # pyright: reportGeneralTypeIssues=false, reportIncompatibleMethodOverride=false
@@ -10,21 +11,19 @@ it goes, and a second, small kernel adds up the programs' sums, always in the sa
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
 import triton
 import triton.language as tl
 
 from tracelens_kernels import _checks, _configs, _rows
+from tracelens_kernels._rows import VECTOR
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from tracelens.kernel import Config
-
-LONGEST: Final = {"forward": 16384, "backward": 16384}
-"""Columns of the longest row that stays in registers."""
 
 
 def norm(
@@ -119,7 +118,8 @@ def backward(
     rows, columns = x.shape
     device = x.device
     config = _config(x, "backward", mean is not None)
-    programs = _rows.programs(rows, device, config)
+    sharers, block = _sharers(columns, device, config)
+    programs = _rows.programs(triton.cdiv(rows, sharers), device, config, sharers)
     dx = torch.empty((rows, columns), dtype=x.dtype, device=device)
     formats = (weight_dtype, bias_dtype)
     sums = [
@@ -127,14 +127,22 @@ def backward(
         for one in formats
     ]
     totals = [torch.empty(columns, dtype=one, device=device) if one else None for one in formats]
-    given = (dy, x, weight, mean, rstd, dx, *sums, rows, columns, dy.stride(0), x.stride(0))
+    given = (dy, x, weight, mean, rstd, dx, *sums)
+    sizes = (rows, columns, dy.stride(0), x.stride(0))
     with _rows.on(device):
-        if config["block"]:
-            _backward_long[(programs,)](
-                *given, BLOCK=config["block"], num_warps=config["num_warps"]
+        if block:
+            _backward_shared[(programs * sharers,)](
+                *given,
+                torch.full((rows,), -1, dtype=torch.int64, device=device),
+                *sizes,
+                SHARERS=sharers,
+                LANES=_rows.power_of_2(sharers),
+                BLOCK=block,
+                num_warps=config["num_warps"],
+                launch_cooperative_grid=True,
             )
         else:
-            _backward_tile[(programs,)](*given, **_rows.tile(columns, config))
+            _backward_tile[(programs,)](*given, *sizes, **_rows.tile(columns, config))
         if any(formats):
             _add_up[(triton.cdiv(columns, 64), 2)](
                 *sums, *totals, programs, columns, PROGRAMS=32, BLOCK=64, num_warps=4
@@ -142,23 +150,51 @@ def backward(
     return dx, totals[0], totals[1]
 
 
+def _sharers(columns: int, device: torch.device, config: Config) -> tuple[int, int]:
+    """Return how many programs share a row, and how many columns each has; 1 and 0 for tiles."""
+    block = config["block"]
+    if not block:
+        return 1, 0
+    if _checks.interpreted():  # one program after another: none can wait for the next
+        return 1, _rows.power_of_2(columns)
+    while triton.cdiv(columns, block) > _rows.processors(device):
+        block *= 2
+    return triton.cdiv(columns, block), block
+
+
 def _config(x: Tensor, operation: str, centred: bool) -> Config:
     columns = x.shape[1]
     key = _rows.columns_key(columns, _rows.NAMES[x.dtype])
     kernel = "layernorm" if centred else "rmsnorm"
-    return _configs.chosen(kernel, operation, key, default(columns, operation), x.device.index)
+    instead = default(columns, operation, centred=centred)
+    return _configs.chosen(kernel, operation, key, instead, x.device.index)
 
 
 @functools.cache
-def default(columns: int, operation: str) -> Config:
-    """Return the configuration for rows so long, where none was tuned."""
-    long = columns > LONGEST[operation]
-    if operation == "forward":
-        return _rows.config(block=4096, num_warps=8) if long else _rows.tile_config(columns)
-    if long:
-        return _rows.config(block=8192, num_warps=16, programs=2)
-    tile = _rows.tile_config(columns)
-    return {**tile, "programs": max(1, 16 // tile["num_warps"])}
+def default(columns: int, operation: str, *, centred: bool) -> Config:
+    """Return the configuration for rows so long, where none was tuned: the best on an H200."""
+    block = _rows.power_of_2(columns)
+    if operation == "backward":
+        return _backward_default(block, centred=centred)
+    if block > 16384:
+        return _rows.config(block=8192 if centred else 16384, num_warps=32 if centred else 16)
+    if block == 16384:
+        return _rows.config(num_warps=16, stages=3, programs=1 if centred else 2)
+    if block == 8192:
+        ahead = {"stages": 3, "programs": 2} if centred else {}
+        return _rows.config(num_warps=4, **ahead)
+    tall = max(1, (8192 if centred and block > 1024 else 4096) // block)
+    return _rows.config(rows=tall if centred or block <= 1024 else 1, num_warps=4)
+
+
+def _backward_default(block: int, *, centred: bool) -> Config:
+    if block > (8192 if centred else 16384):
+        return _rows.config(block=8192, num_warps=32, programs=1)
+    if block == 16384:
+        return _rows.config(num_warps=16, programs=1)
+    if block >= 4096:
+        return _rows.config(rows=8192 // block, num_warps=8, stages=3, programs=1)
+    return _rows.config(rows=max(1, 2048 // block), num_warps=4, stages=3, programs=4)
 
 
 @triton.jit
@@ -256,23 +292,30 @@ def _mean_square(x_ptr, columns, BLOCK: tl.constexpr):
 def _moments(x_ptr, columns, BLOCK: tl.constexpr):
     """Return mean and variance of a row, in one reading.
 
-    Summed are x − k and its squares, where k is the mean of the first block. If that is a share s
-    of the row, then k is at most √(1/s − 1) standard deviations off, so the squares are at most 1/s
-    times the variance, and little cancels, wherever the row lies.
+    Every thread joins the moments of `VECTOR` elements at a time to its own, without the
+    cancellation of Σ x² − (Σ x)² / n (T. Chan, G. Golub and R. LeVeque, "Algorithms for computing
+    the sample variance", The American Statistician 37, 1983).
     """
-    column = tl.arange(0, BLOCK)
-    x = tl.load(x_ptr + column, column < columns, other=0.0).to(tl.float32)
-    level = tl.sum(x, 0) / tl.minimum(BLOCK, columns)
-    sums = tl.where(column < columns, x - level, 0.0)
-    squares = sums * sums
-    for start in range(BLOCK, columns, BLOCK):
-        inside = start + column < columns
-        x = tl.load(x_ptr + start + column, inside, other=0.0).to(tl.float32)
-        off = tl.where(inside, x - level, 0.0)
-        sums += off
-        squares += off * off
-    off_by = tl.sum(sums, 0) / columns
-    return level + off_by, tl.sum(squares, 0) / columns - off_by * off_by
+    start_of = tl.arange(0, BLOCK // VECTOR) * VECTOR
+    lane = start_of[:, None] + tl.arange(0, VECTOR)[None, :]
+    count = tl.zeros((BLOCK // VECTOR,), tl.float32)
+    mean = tl.zeros((BLOCK // VECTOR,), tl.float32)
+    squares = tl.zeros((BLOCK // VECTOR,), tl.float32)
+    for start in range(0, columns, BLOCK):
+        inside = start + lane < columns
+        x = tl.load(x_ptr + start + lane, inside, other=0.0).to(tl.float32)
+        left = columns - start - start_of
+        more = tl.minimum(tl.maximum(left, 0), VECTOR).to(tl.float32)
+        share = more / tl.maximum(count + more, 1.0)
+        here = tl.sum(x, 1) / tl.maximum(more, 1.0)
+        off = tl.where(inside, x - here[:, None], 0.0)
+        apart = here - mean
+        squares += tl.sum(off * off, 1) + apart * apart * count * share
+        mean += apart * share
+        count += more
+    whole = tl.sum(mean * count, 0) / columns
+    apart = mean - whole
+    return whole, tl.sum(squares + count * apart * apart, 0) / columns
 
 
 @triton.jit
@@ -328,7 +371,7 @@ def _backward_tile(  # noqa: PLR0917
 
 
 @triton.jit
-def _backward_long(  # noqa: PLR0917
+def _backward_shared(  # noqa: PLR0917
     dy_ptr,
     x_ptr,
     weight_ptr,
@@ -337,54 +380,111 @@ def _backward_long(  # noqa: PLR0917
     dx_ptr,
     dweight_ptr,
     dbias_ptr,
+    found_ptr,
     rows,
     columns,
     dy_stride,
     x_stride,
+    SHARERS: tl.constexpr,
+    LANES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    # read 4 · rows · columns elements, half of them from L2; the sums go through L2 for each row
-    first = tl.program_id(0)
-    for skipped in range(0, rows - first, tl.num_programs(0)):
-        row = first.to(tl.int64) + skipped
-        x_row = x_ptr + row * x_stride
-        dy_row = dy_ptr + row * dy_stride
-        dx_row = dx_ptr + row * columns
-        rstd = tl.load(rstd_ptr + row)
-        mean = 0.0
-        if mean_ptr is not None:
-            mean = tl.load(mean_ptr + row)
-        products = tl.zeros((BLOCK,), tl.float32)
-        plain = tl.zeros((BLOCK,), tl.float32)
-        for start in range(0, columns, BLOCK):
-            column = start + tl.arange(0, BLOCK)
-            inside = column < columns
-            x = tl.load(x_row + column, inside, other=0.0).to(tl.float32)
-            dy = tl.load(dy_row + column, inside, other=0.0).to(tl.float32)
-            if weight_ptr is not None:
-                dy *= tl.load(weight_ptr + column, inside, other=0.0).to(tl.float32)
-            products += dy * (x - mean)
-            plain += dy
-        along = tl.sum(products, 0) * rstd / columns
-        level = 0.0
-        if mean_ptr is not None:
-            level = tl.sum(plain, 0) / columns
-        for start in range(0, columns, BLOCK):
-            column = start + tl.arange(0, BLOCK)
-            inside = column < columns
-            x = (tl.load(x_row + column, inside, other=0.0).to(tl.float32) - mean) * rstd
-            dy = tl.load(dy_row + column, inside, other=0.0).to(tl.float32)
-            place = first.to(tl.int64) * columns + column
+    """Work on as many rows at a time as programs share them.
+
+    Each program first finds the two means of one of the rows, tells them to the others, and then
+    does its own columns of all of them, which are mostly in L2 still: of a row so long, no program
+    could keep the sums of dweight and dbias in registers. They wait for one another, so all of
+    them have to be running: the launch is cooperative.
+    """
+    # read 4 · rows · columns elements, half of them from L2; write rows · columns elements
+    part = tl.program_id(0) % SHARERS
+    group = tl.program_id(0) // SHARERS
+    groups = tl.num_programs(0) // SHARERS
+    lane = tl.arange(0, LANES)
+    column = part * BLOCK + tl.arange(0, BLOCK)
+    inside = column < columns
+    dweight = tl.zeros((BLOCK,), tl.float32)
+    dbias = tl.zeros((BLOCK,), tl.float32)
+    for skipped in range(0, rows - group * SHARERS, groups * SHARERS):
+        first = group * SHARERS + skipped
+        mine = (first + part).to(tl.int64)
+        if mine < rows:
+            _tell_means(
+                dy_ptr + mine * dy_stride,
+                x_ptr + mine * x_stride,
+                weight_ptr,
+                mean_ptr,
+                rstd_ptr,
+                found_ptr,
+                mine,
+                columns,
+                BLOCK,
+            )
+        asked = (lane < SHARERS) & (first + lane < rows)
+        told = tl.load(found_ptr + first + lane, asked, other=0, volatile=True)
+        while tl.sum((told == -1).to(tl.int32), 0) > 0:
+            told = tl.load(found_ptr + first + lane, asked, other=0, volatile=True)
+        alongs = (told >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+        levels = told.to(tl.int32).to(tl.float32, bitcast=True)
+        for which in range(tl.minimum(SHARERS, rows - first)):
+            row = (first + which).to(tl.int64)
+            x = tl.load(
+                x_ptr + row * x_stride + column, inside, other=0.0, eviction_policy="evict_first"
+            ).to(tl.float32)
+            dy = tl.load(
+                dy_ptr + row * dy_stride + column, inside, other=0.0, eviction_policy="evict_first"
+            ).to(tl.float32)
+            rstd = tl.load(rstd_ptr + row)
+            if mean_ptr is not None:
+                x -= tl.load(mean_ptr + row)
+            x *= rstd
             if dweight_ptr is not None:
-                so_far = tl.load(dweight_ptr + place, inside & (row != first), other=0.0)
-                tl.store(dweight_ptr + place, so_far + dy * x, inside)
+                dweight += dy * x
             if dbias_ptr is not None:
-                so_far = tl.load(dbias_ptr + place, inside & (row != first), other=0.0)
-                tl.store(dbias_ptr + place, so_far + dy, inside)
+                dbias += dy
             if weight_ptr is not None:
                 dy *= tl.load(weight_ptr + column, inside, other=0.0).to(tl.float32)
-            dx = (dy - x * along - level) * rstd
-            tl.store(dx_row + column, dx.to(dx_ptr.dtype.element_ty), inside)
+            # The means are there times −rstd.
+            dx = dy * rstd + x * tl.sum(tl.where(lane == which, alongs, 0.0), 0)
+            if mean_ptr is not None:
+                dx += tl.sum(tl.where(lane == which, levels, 0.0), 0)
+            dx = dx.to(dx_ptr.dtype.element_ty)
+            tl.store(dx_ptr + row * columns + column, dx, inside, eviction_policy="evict_first")
+    place = group.to(tl.int64) * columns + column
+    if dweight_ptr is not None:
+        tl.store(dweight_ptr + place, dweight, inside)
+    if dbias_ptr is not None:
+        tl.store(dbias_ptr + place, dbias, inside)
+
+
+@triton.jit
+def _tell_means(  # noqa: PLR0917
+    dy_row, x_row, weight_ptr, mean_ptr, rstd_ptr, found_ptr, row, columns, BLOCK: tl.constexpr
+):
+    """Write the means of g · x̂ and of g of a row, times −rstd: two numbers of fp32 in one word.
+
+    A word is written and read as one, and none is −1: no sum has those bits.
+    """
+    along = tl.zeros((BLOCK,), tl.float32)
+    level = tl.zeros((BLOCK,), tl.float32)
+    mean = 0.0
+    if mean_ptr is not None:
+        mean = tl.load(mean_ptr + row)
+    for start in range(0, columns, BLOCK):
+        column = start + tl.arange(0, BLOCK)
+        inside = column < columns
+        x = tl.load(x_row + column, inside, other=0.0, cache_modifier=".cg").to(tl.float32)
+        g = tl.load(dy_row + column, inside, other=0.0, cache_modifier=".cg").to(tl.float32)
+        if weight_ptr is not None:
+            g *= tl.load(weight_ptr + column, inside, other=0.0).to(tl.float32)
+        along += g * (x - mean)
+        if mean_ptr is not None:
+            level += g
+    rstd = tl.load(rstd_ptr + row)
+    scale = -rstd / columns
+    high = (tl.sum(along, 0) * (scale * rstd)).to(tl.uint32, bitcast=True).to(tl.uint64)
+    low = (tl.sum(level, 0) * scale).to(tl.uint32, bitcast=True).to(tl.uint64)
+    tl.store(found_ptr + row, ((high << 32) | low).to(tl.int64, bitcast=True))
 
 
 @triton.jit

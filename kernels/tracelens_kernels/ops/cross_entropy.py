@@ -269,8 +269,10 @@ def _config(logits: Tensor, operation: str) -> Config:
 @functools.cache
 def _default(columns: int, operation: str) -> Config:
     """Return the configuration for rows so long, where none was tuned: the best on an H200."""
-    block = min(max(_rows.power_of_2(columns), 256), 4096 if operation == "backward" else 16384)
-    return {"block": block, "num_warps": min(max(block // 512, 1), 32)}
+    most = {"backward": 2048, "forward": 4096}.get(operation, 8192)
+    block = min(max(_rows.power_of_2(columns), 256), most)
+    warps = 32 if operation == "in-place" and columns > 65536 else max(block // 512, 1)
+    return {"block": block, "num_warps": warps}
 
 
 @triton.jit

@@ -8,6 +8,7 @@ is told in `_rows_norm`.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -87,6 +88,9 @@ KERNEL = Kernel(
             ),
         ),
     },
-    tuning={name: bench.tuning(default, name) for name in ("forward", "backward")},
+    tuning={
+        name: bench.tuning(functools.partial(default, centred=True), name)
+        for name in ("forward", "backward")
+    },
     function=lambda: layer_norm,
 )

@@ -2,9 +2,9 @@
 
 y = exp(x − max x) / Σ exp(x − max x), and dx = y · (dy − Σ y · dy), sums over the columns of a row.
 
-A row of up to 16,384 columns stays in the registers of one program, so that memory is read once;
-of short rows a program takes several at a time. Longer rows are read twice: once for the maximum
-and the sum, which are kept up as the row goes by (M. Milakov and N. Gimelshein, "Online normalizer
+A row of up to 8,192 columns stays in the registers of one program, so that memory is read once; of
+short rows a program takes several at a time. Longer rows are read twice: once for the maximum and
+the sum, which are kept up as the row goes by (M. Milakov and N. Gimelshein, "Online normalizer
 calculation for softmax", 2018), and once more, mostly from L2, for the result.
 """
 
@@ -13,7 +13,7 @@ calculation for softmax", 2018), and once more, mostly from L2, for the result.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
 import triton
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tracelens.kernel import Config
-
-_LONGEST: Final = {"forward": 16384, "backward": 32768}
-"""Columns of the longest row that stays in registers, unless tuning finds otherwise."""
 
 
 def softmax(x: Tensor, dim: int = -1) -> Tensor:
@@ -128,14 +125,15 @@ def _config(x: Tensor, operation: str) -> Config:
 def _default(columns: int, operation: str) -> Config:
     """Return the configuration for rows so long, where none was tuned: the best on an H200."""
     block = _rows.power_of_2(columns)
-    if block > _LONGEST[operation]:
+    if block > 32768:
+        return _rows.config(block=16384 if operation == "forward" else 32768, num_warps=32)
+    if block == 32768:
         return _rows.config(block=16384, num_warps=32)
-    if operation == "backward" and block == 16384:
-        return _rows.config(num_warps=16, stages=3, programs=1)
-    warps = {8192: 16, 16384: 8, 32768: 32}
-    if block in warps:
-        return _rows.config(num_warps=warps[block])
-    return _rows.tile_config(columns)
+    if block == 16384:
+        return _rows.config(block=8192, num_warps=16 if operation == "forward" else 32)
+    if block == 8192:
+        return _rows.config(num_warps=16)
+    return _rows.config(rows=max(1, 2048 // block), num_warps=4)
 
 
 @triton.jit
