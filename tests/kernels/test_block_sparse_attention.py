@@ -71,9 +71,9 @@ def test_it_is_masked_attention_and_so_are_its_gradients(drawing: tuple[str, ...
     expected = reference(q, k, v, lists, 0.25, do)
 
     for name, out in gradients(q, k, v, do, lists).items():
-        assert error(out, expected[name]) < 1e-6, name
+        assert error(out, expected[name]) < 2e-6, name
     unfused = block_sparse_attention_unfused(q, k, v, lists)
-    assert error(unfused, expected["o"]) < 1e-6
+    assert error(unfused, expected["o"]) < 2e-6
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -121,7 +121,7 @@ def test_lists_are_those_of_all_heads_or_of_each(
 
     assert torch.equal(blocks.mask(), mask)
     for name, out in found.items():
-        assert error(out, expected.get(name, expected["o"])) < 1e-6, name
+        assert error(out, expected.get(name, expected["o"])) < 2e-6, name
 
 
 @settings(deadline=None, max_examples=10)
@@ -147,7 +147,7 @@ def test_lists_that_are_split_give_the_same(splits: int) -> None:
     with tuned.forced("block_sparse_attention", "forward", config):
         out = block_sparse_attention(q, k, v, lists)
 
-    assert error(out, reference(q, k, v, lists, 0.25)["o"]) < 1e-6
+    assert error(out, reference(q, k, v, lists, 0.25)["o"]) < 2e-6
 
 
 def test_tiles_may_be_parts_of_a_block() -> None:
@@ -164,7 +164,7 @@ def test_tiles_may_be_parts_of_a_block() -> None:
 
     expected = reference(q, k, v, lists, 0.25, do)
     for name, out in found.items():
-        assert error(out, expected[name]) < 1e-6, name
+        assert error(out, expected[name]) < 2e-6, name
 
 
 def test_compressed_rows_a_mask_and_a_structure_are_the_same_lists() -> None:

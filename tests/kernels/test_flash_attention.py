@@ -192,7 +192,7 @@ def test_keys_after_the_last_that_a_query_sees_do_not_matter(
     assert torch.equal(changed[:, :, : query + 1], before[:, :, : query + 1])
 
 
-@settings(deadline=None, max_examples=6)
+@settings(deadline=None, max_examples=4)
 @given(st.sampled_from([(4, 1), (4, 2), (6, 3)]), st.booleans())
 def test_groups_of_heads_are_repeated_heads(heads: tuple[int, int], causal: bool) -> None:
     h, hkv = heads
@@ -422,7 +422,7 @@ def test_tiles_of_any_size_give_the_same() -> None:
 
         for name, out in zip(("o", "dq", "dk", "dv"), (o, *found), strict=True):
             assert out is not None
-            assert error(out, expected[name]) < 1e-6, name
+            assert error(out, expected[name]) < 2e-6, name
 
 
 @pytest.mark.parametrize("operation", KERNEL.operations)
