@@ -14,7 +14,7 @@ import triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tracelens_kernels import _configs, matmul, scaled_matmul
-from tracelens_kernels._gemm import paths
+from tracelens_kernels._gemm import paths, quick
 from tracelens_kernels.ops.matmul import KERNEL
 
 from tracelens.kernel import parse_shape
@@ -244,6 +244,33 @@ def test_the_kernel_for_hopper_is_launched_as_it_was_the_first_time(
     assert [type(one["a_desc"]).__name__ for _, one in recorded.launches] == [
         "TensorDescriptor", "_Blocks", "_Blocks", "_Blocks",
     ]  # fmt: skip
+
+
+def test_what_was_compiled_runs_again_with_all_arguments_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    class Kernel:
+        arg_names = ("x_ptr", "size", "BLOCK")
+
+        def __getitem__(self, grid: tuple[int, ...]) -> Any:
+            def first(*args: Any, **constants: Any) -> dict[tuple[int, ...], Any]:
+                calls.append(("compiled", grid, *args, *constants.items()))
+                return {(*grid, 1, 1): lambda *again: calls.append(("again", *again))}
+
+            return first
+
+    monkeypatch.setattr(quick._checks, "interpreted", lambda: False)
+    kernel, x = Kernel(), torch.ones(64)
+    constants = {"BLOCK": 8, "num_warps": 4}
+
+    for tensor, size in ((x, 64), (x, 64), (x[1:], 64), (x, 63), (x + 1, 64)):
+        quick.launch(kernel, (7,), (tensor, size), constants)
+
+    assert [call[0] for call in calls] == ["compiled", "again", "compiled", "compiled", "again"]
+    assert calls[0][1:] == ((7,), x, 64, ("BLOCK", 8), ("num_warps", 4))
+    assert calls[1][1:] == (x, 64, 8)
 
 
 COMPILED = """

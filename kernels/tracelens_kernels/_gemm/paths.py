@@ -104,12 +104,13 @@ def default(
     """
     rows, columns, length, groups = sizes
     pays = rows >= _COPY_PAYS_ROWS and 2 * rows * columns * length * groups >= _COPY_PAYS_FLOPS
-    if not by_tma(device, dtype) or (copied and not pays):
+    few = rows <= 16 and groups == 1 and dtype.itemsize == 2  # pointers stream b a little faster
+    if not by_tma(device, dtype) or few or (copied and not pays):
         return portable.default(rows, dtype)
     if not fast:
         return _tile(128, 128, dtype, out_size, depth=256)
     tile = min(_TILES, key=lambda tile: _waves(rows, columns, groups, *tile) * _TILES[tile])
-    return _tile(*tile, dtype, out_size)
+    return _tile(*tile, dtype, out_size, band=8 if dtype.itemsize == 2 else 16)
 
 
 def _tile(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import triton
 import triton.language as tl
 
 from tracelens_kernels import _checks
+from tracelens_kernels._gemm import quick
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +22,10 @@ ROWS: Final = tl.constexpr(1)
 """Rows of `a` and `out` belong to groups: out[rows of g] = a[rows of g] @ b[g]."""
 INNER: Final = tl.constexpr(2)
 """The axis summed over belongs to groups: out[g] = a[:, those of g] @ b[those of g]."""
+
+_DENSE: Final = DENSE.value
+_ROWS: Final = ROWS.value
+_INNER: Final = INNER.value
 
 
 @triton.jit
@@ -165,17 +170,13 @@ def product(
     tiles = triton.cdiv(rows, config["BLOCK_M"]) * triton.cdiv(columns, config["BLOCK_N"])
     scale_a, scale_b = scales or (None, None)
     imprecise = None if fast or a.itemsize > 1 else config["BLOCK_K"]
-    with torch.cuda.device_of(a):
-        _product[(tiles,)](
-            a, b, out, bias, scale_a, scale_b, None,
-            rows, columns, length, 1,
-            *a.stride(), 0, *b.stride(), 0, out.stride(0),
-            0 if scale_a is None else scale_a.stride(0),
-            0 if scale_b is None else scale_b.stride(1),
-            KIND=DENSE, SLOTS=1, PRECISION=precision(a.dtype), UPCAST=_upcast(a),
-            IMPRECISE=imprecise,
-            **config,
-        )  # fmt: skip
+    _run(
+        _DENSE, tiles, a, 1, imprecise, config,
+        a, b, out, bias, scale_a, scale_b, None,
+        rows, columns, length, 1,
+        *a.stride(), 0, *b.stride(), 0, out.stride(0),
+        0 if scale_a is None else scale_a.stride(0), 0 if scale_b is None else scale_b.stride(1),
+    )  # fmt: skip
 
 
 def grouped(a: Tensor, b: Tensor, offsets: Tensor, out: Tensor, config: Config) -> None:
@@ -183,15 +184,13 @@ def grouped(a: Tensor, b: Tensor, offsets: Tensor, out: Tensor, config: Config) 
     rows, length = a.shape
     groups, _, columns = b.shape
     most = min(rows, rows // config["BLOCK_M"] + groups + 1)  # each group may end in part of a tile
-    with torch.cuda.device_of(a):
-        _product[(most * triton.cdiv(columns, config["BLOCK_N"]),)](
-            a, b, out, None, None, None, offsets,
-            rows, columns, length, groups,
-            *a.stride(), *b.stride(), 0, out.stride(0), 0, 0,
-            KIND=ROWS, SLOTS=triton.next_power_of_2(groups + 1), PRECISION=precision(a.dtype),
-            UPCAST=_upcast(a), IMPRECISE=None,
-            **config,
-        )  # fmt: skip
+    _run(
+        _ROWS, most * triton.cdiv(columns, config["BLOCK_N"]), a,
+        triton.next_power_of_2(groups + 1), None, config,
+        a, b, out, None, None, None, offsets,
+        rows, columns, length, groups,
+        *a.stride(), *b.stride(), 0, out.stride(0), 0, 0,
+    )  # fmt: skip
 
 
 def grouped_inner(a: Tensor, b: Tensor, offsets: Tensor, out: Tensor, config: Config) -> None:
@@ -199,14 +198,28 @@ def grouped_inner(a: Tensor, b: Tensor, offsets: Tensor, out: Tensor, config: Co
     rows, length = a.shape
     groups, _, columns = out.shape
     tiles = triton.cdiv(rows, config["BLOCK_M"]) * triton.cdiv(columns, config["BLOCK_N"])
-    with torch.cuda.device_of(a):
-        _product[(groups * tiles,)](
-            a, b, out, None, None, None, offsets,
-            rows, columns, length, groups,
-            *a.stride(), 0, *b.stride(), *out.stride()[:2], 0, 0,
-            KIND=INNER, SLOTS=1, PRECISION=precision(a.dtype), UPCAST=_upcast(a), IMPRECISE=None,
-            **config,
-        )  # fmt: skip
+    _run(
+        _INNER, groups * tiles, a, 1, None, config,
+        a, b, out, None, None, None, offsets,
+        rows, columns, length, groups,
+        *a.stride(), 0, *b.stride(), *out.stride()[:2], 0, 0,
+    )  # fmt: skip
+
+
+def _run(  # noqa: PLR0917
+    kind: int, tiles: int, a: Tensor, slots: int, imprecise: int | None, config: Config, *args: Any
+) -> None:
+    constants = {
+        "KIND": kind,
+        "SLOTS": slots,
+        "PRECISION": precision(a.dtype),
+        "UPCAST": _upcast(a),
+        "IMPRECISE": imprecise,
+        **{name: config[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "GROUP_M")},
+        "num_warps": config["num_warps"],
+        "num_stages": config["num_stages"],
+    }
+    quick.launch(_product, (tiles,), args, constants)
 
 
 def _upcast(a: Tensor) -> bool:

@@ -8,6 +8,8 @@ import torch
 import triton
 import triton.language as tl
 
+from tracelens_kernels._gemm.quick import launch
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -88,13 +90,9 @@ def choose(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         torch.empty(shape, dtype=torch.int32, device=device)
         for shape in ((programs, places), (tokens, top_k), (tokens * top_k,), (experts,))
     )
-    with torch.cuda.device_of(logits):
-        _choose[(programs,)](
-            logits, *logits.stride(), chosen, counts, tokens, experts, share,
-            TOP_K=top_k, SLOTS=places, CHUNK=_CHUNK,
-        )  # fmt: skip
-        _place[(programs,)](
-            chosen, counts, slots, of_slot, offsets, tokens * top_k, experts, share * top_k,
-            TOP_K=top_k, SLOTS=places, CHUNK=_CHUNK,
-        )  # fmt: skip
+    constants = {"TOP_K": top_k, "SLOTS": places, "CHUNK": _CHUNK}
+    counted = (logits, *logits.stride(), chosen, counts, tokens, experts, share)
+    launch(_choose, (programs,), counted, constants)
+    placed = (chosen, counts, slots, of_slot, offsets, tokens * top_k, experts, share * top_k)
+    launch(_place, (programs,), placed, constants)
     return chosen, slots, of_slot, offsets

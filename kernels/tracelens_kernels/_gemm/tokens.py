@@ -8,6 +8,8 @@ import torch
 import triton
 import triton.language as tl
 
+from tracelens_kernels._gemm.quick import launch
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -83,17 +85,16 @@ def _combine_backward(  # noqa: PLR0917
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """Return silu(gate) · up of contiguous tensors."""
     out = torch.empty_like(gate)
-    with torch.cuda.device_of(gate):
-        _swiglu[(triton.cdiv(gate.numel(), _BLOCK),)](gate, up, out, gate.numel(), BLOCK=_BLOCK)
+    grid = (triton.cdiv(gate.numel(), _BLOCK),)
+    launch(_swiglu, grid, (gate, up, out, gate.numel()), {"BLOCK": _BLOCK})
     return out
 
 
 def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return silu(gate) · up once more, and the gradients of gate and up."""
     outs = (torch.empty_like(gate), torch.empty_like(gate), torch.empty_like(gate))
-    with torch.cuda.device_of(gate):
-        grid = (triton.cdiv(gate.numel(), _BLOCK),)
-        _swiglu_backward[grid](grad, gate, up, *outs, gate.numel(), BLOCK=_BLOCK)
+    grid = (triton.cdiv(gate.numel(), _BLOCK),)
+    launch(_swiglu_backward, grid, (grad, gate, up, *outs, gate.numel()), {"BLOCK": _BLOCK})
     return outs
 
 
@@ -102,9 +103,8 @@ def combine(rows: Tensor, slots: Tensor, weights: Tensor | None) -> Tensor:
     tokens, top_k = slots.shape
     width = rows.shape[1]
     out = rows.new_empty(tokens, width)
-    with torch.cuda.device_of(rows):
-        grid = (tokens, triton.cdiv(width, _BLOCK))
-        _combine[grid](rows, slots, weights, out, width, TOP_K=top_k, BLOCK=_BLOCK)
+    grid = (tokens, triton.cdiv(width, _BLOCK))
+    launch(_combine, grid, (rows, slots, weights, out, width), {"TOP_K": top_k, "BLOCK": _BLOCK})
     return out
 
 
@@ -115,9 +115,6 @@ def combine_backward(
     tokens, top_k = slots.shape
     grad_rows = torch.empty_like(rows)
     grad_weights = torch.empty(slots.shape, dtype=torch.float32, device=rows.device)
-    with torch.cuda.device_of(rows):
-        _combine_backward[(tokens, top_k)](
-            grad, *grad.stride(), rows, slots, weights, grad_rows, grad_weights,
-            rows.shape[1], TOP_K=top_k, BLOCK=_BLOCK,
-        )  # fmt: skip
+    args = (grad, *grad.stride(), rows, slots, weights, grad_rows, grad_weights, rows.shape[1])
+    launch(_combine_backward, (tokens, top_k), args, {"TOP_K": top_k, "BLOCK": _BLOCK})
     return grad_rows, grad_weights

@@ -16,7 +16,7 @@ import torch
 from tracelens.kernel import OURS, Implementation, Kernel, Operation, Tuning
 from tracelens.workload import Work
 from tracelens_kernels import _checks, _configs
-from tracelens_kernels._gemm import paths
+from tracelens_kernels._gemm import paths, quick
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _FORMATS: Final = (torch.bfloat16, torch.float16, torch.float32)
 _TORCH: Final = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+_RIGHT: Final = quick.Right()
 _MOST_GROUPS: Final = 4095
 
 
@@ -48,6 +49,17 @@ def grouped_matmul(a: Tensor, b: Tensor, offsets: Tensor) -> Tensor:
         ValueError: shapes or devices do not fit, or a size is 0.
         TypeError: formats differ, or are none of the three, or offsets are not int32.
     """
+    if (sort := quick.sort_of(a, b, offsets)) not in _RIGHT:
+        _check(a, b, offsets)
+        _RIGHT.add(sort)
+    offsets = offsets.contiguous()
+    if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
+        out: Tensor = _GroupedMatmul.apply(a, b, offsets)
+        return out
+    return rows_by_group(a, b, offsets)
+
+
+def _check(a: Tensor, b: Tensor, offsets: Tensor) -> None:
     _checks.on_gpu(a=a, b=b, offsets=offsets)
     _checks.dtype_among(_FORMATS, a=a)
     _checks.same_dtype(a=a, b=b)
@@ -61,11 +73,6 @@ def grouped_matmul(a: Tensor, b: Tensor, offsets: Tensor) -> Tensor:
     _checks.not_empty(a=a, b=b)
     if len(offsets) > _MOST_GROUPS:
         raise ValueError(f"There are {len(offsets)} groups; at most {_MOST_GROUPS} are possible.")
-    offsets = offsets.contiguous()
-    if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
-        out: Tensor = _GroupedMatmul.apply(a, b, offsets)
-        return out
-    return rows_by_group(a, b, offsets)
 
 
 def rows_by_group(a: Tensor, b: Tensor, offsets: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from tracelens.kernel import OURS, Implementation, Kernel, Operation, Tuning
 from tracelens.workload import Work
 from tracelens_kernels import _checks, _configs
-from tracelens_kernels._gemm import paths
+from tracelens_kernels._gemm import paths, quick
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _FORMATS: Final = (torch.bfloat16, torch.float16, torch.float32)
 _FP8: Final = (torch.float8_e4m3fn, torch.float8_e5m2)
+_RIGHT: Final = quick.Right()
 _TORCH: Final = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
@@ -54,13 +55,10 @@ def matmul(
         ValueError: shapes or devices do not fit, or a size is 0.
         TypeError: formats differ, or are none of the three.
     """
-    _checks.on_gpu(a=a, b=b, bias=bias)
-    _checks.dtype_among(_FORMATS, a=a, bias=bias)
-    _checks.same_dtype(a=a, b=b)
-    _check_shapes(a, b, bias)
     out_dtype = out_dtype or a.dtype
-    if out_dtype not in _FORMATS:
-        raise TypeError(f"out_dtype is {out_dtype}; it must be bfloat16, float16 or float32.")
+    if (sort := (out_dtype, *quick.sort_of(a, b, bias))) not in _RIGHT:
+        _check(a, b, bias, out_dtype)
+        _RIGHT.add(sort)
     rows = a if a.ndim == 2 else a.reshape(-1, a.shape[-1])
     wanted = rows.requires_grad or b.requires_grad or (bias is not None and bias.requires_grad)
     if wanted and torch.is_grad_enabled():
@@ -101,6 +99,24 @@ def scaled_matmul(
         TypeError: a format is none of these.
         RuntimeError: the GPU is older than compute capability 8.9, the first to multiply fp8.
     """
+    if (sort := (out_dtype, *quick.sort_of(a, b, bias, scale_a, scale_b))) not in _RIGHT:
+        _check_scaled(a, b, bias, (scale_a, scale_b), out_dtype)
+        _RIGHT.add(sort)
+    scale_a = _spread(scale_a, (a.shape[0], 1), "scale_a")
+    scale_b = _spread(scale_b, (1, b.shape[1]), "scale_b")
+    a = a if a.stride(1) == 1 else a.contiguous()
+    b = b if b.stride(0) == 1 else b.t().contiguous().t()
+    return _product(a, b, out_dtype, bias=bias, scales=(scale_a, scale_b), fast=fast_accum)
+
+
+def _check_scaled(
+    a: Tensor,
+    b: Tensor,
+    bias: Tensor | None,
+    scales: tuple[Tensor, Tensor],
+    out_dtype: torch.dtype,
+) -> None:
+    scale_a, scale_b = scales
     device = _checks.on_gpu(a=a, b=b, scale_a=scale_a, scale_b=scale_b, bias=bias)
     _checks.dtype_among(_FP8, a=a, b=b)
     _checks.dtype_among((torch.float32,), scale_a=scale_a, scale_b=scale_b)
@@ -111,17 +127,21 @@ def scaled_matmul(
         raise RuntimeError(f"{device} cannot multiply fp8: that needs compute capability 8.9.")
     if out_dtype not in _FORMATS:
         raise TypeError(f"out_dtype is {out_dtype}; it must be bfloat16, float16 or float32.")
-    scale_a = _spread(scale_a, (a.shape[0], 1), "scale_a")
-    scale_b = _spread(scale_b, (1, b.shape[1]), "scale_b")
-    a = a if a.stride(1) == 1 else a.contiguous()
-    b = b if b.stride(0) == 1 else b.t().contiguous().t()
-    return _product(a, b, out_dtype, bias=bias, scales=(scale_a, scale_b), fast=fast_accum)
 
 
 def _spread(scale: Tensor, shape: tuple[int, int], name: str) -> Tensor:
     if scale.numel() != 1 and scale.shape != shape:
         raise ValueError(f"{name} must be one number or {list(shape)}; got {list(scale.shape)}.")
     return scale.expand(shape) if scale.ndim else scale.reshape(1, 1).expand(shape)
+
+
+def _check(a: Tensor, b: Tensor, bias: Tensor | None, out_dtype: torch.dtype) -> None:
+    _checks.on_gpu(a=a, b=b, bias=bias)
+    _checks.dtype_among(_FORMATS, a=a, bias=bias)
+    _checks.same_dtype(a=a, b=b)
+    _check_shapes(a, b, bias)
+    if out_dtype not in _FORMATS:
+        raise TypeError(f"out_dtype is {out_dtype}; it must be bfloat16, float16 or float32.")
 
 
 def _check_shapes(a: Tensor, b: Tensor, bias: Tensor | None) -> None:

@@ -20,7 +20,7 @@ import torch
 from tracelens.kernel import OURS, Implementation, Kernel, Operation
 from tracelens.workload import Work
 from tracelens_kernels import _checks
-from tracelens_kernels._gemm import paths, routing, tokens
+from tracelens_kernels._gemm import paths, quick, routing, tokens
 from tracelens_kernels.ops import grouped_matmul
 from tracelens_kernels.ops.matmul import matmul
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tracelens.kernel import Shape, Tensors
 
 _FORMATS: Final = (torch.bfloat16, torch.float16, torch.float32)
+_RIGHT: Final = quick.Right()
 _TORCH: Final = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -146,6 +147,20 @@ def moe(  # noqa: PLR0917
         ValueError: shapes or devices do not fit, a size is 0, or `top_k` is not among 1 … E.
         TypeError: formats differ, or are none of the three.
     """
+    if (sort := quick.sort_of(x, router_weight, w_gate, w_up, w_down)) not in _RIGHT:
+        _check(x, router_weight, w_gate, w_up, w_down)
+        _RIGHT.add(sort)
+    rows = x.reshape(-1, x.shape[-1])
+    logits = matmul(rows, router_weight.t(), out_dtype=torch.float32)
+    chosen = route(logits, top_k, normalize=normalize)
+    out: Tensor = _Experts.apply(
+        rows, chosen.weights, w_gate, w_up, w_down, chosen.slots, chosen.tokens, chosen.offsets
+    )
+    out = out.view(x.shape)
+    return (out, load(chosen)) if return_load else out
+
+
+def _check(x: Tensor, router_weight: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> None:
     there = {
         "x": x,
         "router_weight": router_weight,
@@ -168,14 +183,6 @@ def moe(  # noqa: PLR0917
     if not fits:
         expected = "x [..., D], router [E, D], gate and up [E, D, F], down [E, F, D]"
         _checks.shaped(expected, ok=False, **there)
-    rows = x.reshape(-1, width)
-    logits = matmul(rows, router_weight.t(), out_dtype=torch.float32)
-    chosen = route(logits, top_k, normalize=normalize)
-    out: Tensor = _Experts.apply(
-        rows, chosen.weights, w_gate, w_up, w_down, chosen.slots, chosen.tokens, chosen.offsets
-    )
-    out = out.view(x.shape)
-    return (out, load(chosen)) if return_load else out
 
 
 class _Experts(torch.autograd.Function):
@@ -252,7 +259,7 @@ def _forward_work(shape: Shape, dtype: str) -> Work:
     count, width, hidden, experts = (shape[axis] for axis in ("tokens", "d", "d_ff", "experts"))
     rows = count * shape["top_k"]
     flops = 6 * rows * width * hidden + 2 * count * width * experts
-    used = min(experts, rows)
+    used = int(experts * (1 - (1 - 1 / experts) ** rows))  # on average; the rest is not read
     moved = 2 * count * width + experts * width + 3 * used * width * hidden
     return Work("linear", flops=flops, bytes=_TORCH[dtype].itemsize * moved, dtype=dtype)
 
