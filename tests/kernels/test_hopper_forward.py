@@ -261,7 +261,7 @@ def test_configurations_fit_into_shared_memory_and_registers() -> None:
 
 def test_defaults_are_among_the_configurations() -> None:
     for head_dim, causal, queries in itertools.product((64, 128, 256), (False, True), (1, 2**16)):
-        default = hopper_forward.default_config(16, queries, head_dim, causal=causal)
+        default = hopper_forward.default_config(head_dim, causal=causal, queries=queries)
 
         assert default in list(hopper_forward.configs(head_dim))
 
@@ -285,4 +285,6 @@ def test_defaults_are_among_the_configurations() -> None:
 def test_three_warpgroups_where_no_large_part_of_the_last_round_is_idle(
     heads: int, queries: int, causal: bool, groups: int
 ) -> None:
-    assert hopper_forward.default_config(heads, queries, 64, causal=causal)["GROUPS"] == groups
+    default = hopper_forward.default_config(64, causal=causal, queries=queries, heads=heads)
+
+    assert default["GROUPS"] == groups

@@ -371,16 +371,13 @@ _MULTIPROCESSORS: Final = 132
 _LONG: Final = 4096
 
 
-def key_of(q: Tensor, k: Tensor, *, causal: bool) -> str:
+def key_of(head_dim: int, dtype: torch.dtype, *, causal: bool, queries: int) -> str:
     """Return what a tuned configuration is kept under."""
-    batches, heads, queries, head_dim = q.shape
-    return (
-        f"hopper head_dim={head_dim} {str(q.dtype).removeprefix('torch.')} "
-        f"heads={batches * heads} queries={queries} keys={k.shape[2]}{' causal' if causal else ''}"
-    )
+    name = str(dtype).removeprefix("torch.")
+    return f"hopper head_dim={head_dim} {name} queries={queries}{' causal' if causal else ''}"
 
 
-def default_config(heads: int, queries: int, head_dim: int, *, causal: bool) -> Config:
+def default_config(head_dim: int, *, causal: bool, queries: int, heads: int = 64) -> Config:
     """Return what is used where nothing was tuned, as measured on an H200.
 
     Heads of 64 are done a tenth quicker by three warpgroups than by two. But their tiles are
@@ -388,10 +385,10 @@ def default_config(heads: int, queries: int, head_dim: int, *, causal: bool) -> 
     diagonal of a causal mask more is calculated in vain.
 
     Args:
-        heads: of all batches.
-        queries: of each.
         head_dim: D.
         causal: as in `forward`.
+        queries: of a head.
+        heads: of all batches.
     """
     groups = 2
     if head_dim == 64:
@@ -441,12 +438,20 @@ def forward(
     lse = torch.empty(q.shape[:3], dtype=torch.float32, device=device)
     form = q.shape, k.shape, q.stride(), k.stride(), v.stride(), q.dtype, causal
     if (usual := _usual.get(form)) is None:
-        default = default_config(q.shape[0] * q.shape[1], *q.shape[2:], causal=causal)
-        usual = _usual[form] = key_of(q, k, causal=causal), default
+        usual = _usual[form] = _usually(q, causal=causal)
     with torch.cuda.device_of(q):
         config = _configs.chosen("flash_attention", "forward", *usual)
         _launch(form, config if "GROUPS" in config else usual[1], (q, k, v, o), lse, scale)
     return o, lse
+
+
+def _usually(q: Tensor, *, causal: bool) -> tuple[str, Config]:
+    """Return what a tuned configuration is kept under, and what is used if there is none."""
+    batches, heads, queries, head_dim = q.shape
+    return (
+        key_of(head_dim, q.dtype, causal=causal, queries=queries),
+        default_config(head_dim, causal=causal, queries=queries, heads=batches * heads),
+    )
 
 
 _MOST: Final = 1024
@@ -536,17 +541,18 @@ def _at(described: TensorDescriptor, x: Tensor) -> TensorDescriptor:
 
 _BLOCK: Final = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=4)
 
-_counters: dict[Any, Tensor] = {}
+_counters: dict[torch.device, Tensor] = {}
 
 
 def _counter(device: torch.device) -> Tensor:
     """Return a 0 on the device that no other launch counts in at the same time.
 
-    Launches of one stream come one after another, and each leaves it at 0.
+    Launches of the default stream come one after another, and each leaves it at 0. Others may be
+    recorded in a graph, which is played on any stream; or be the rehearsal of one, of whose memory
+    nothing may be kept.
     """
-    if torch.cuda.is_current_stream_capturing():  # a graph runs on any stream
+    if torch.cuda.current_stream(device).cuda_stream:
         return torch.zeros(1, dtype=torch.int32, device=device)
-    key = device, torch.cuda.current_stream(device).cuda_stream
-    if key not in _counters:
-        _counters[key] = torch.zeros(1, dtype=torch.int32, device=device)
-    return _counters[key]
+    if (found := _counters.get(device)) is None:
+        found = _counters[device] = torch.zeros(1, dtype=torch.int32, device=device)
+    return found
