@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+import triton
 
 hopper_backward = pytest.importorskip(
     "tracelens_kernels._attention.hopper_backward", reason="this Triton's Gluon is another"
@@ -145,6 +147,17 @@ def test_dk_and_dv_are_the_same_each_time(head_dim: int) -> None:
 
 @pytest.mark.gpu
 @needs_hopper
+def test_a_stride_need_not_fit_32_bits() -> None:
+    q, k, v, do = made((1, 2, 2, 200, 200, 64))
+    near = ours(q, k, v, do, causal=False, scale=0.125)
+    far = do.as_strided(do.shape, (2**36, *do.stride()[1:]))
+
+    for one, other in zip(near, ours(q, k, v, far, causal=False, scale=0.125), strict=True):
+        assert (one - other).norm() <= 1e-2 * one.norm()
+
+
+@pytest.mark.gpu
+@needs_hopper
 def test_a_query_that_sees_no_key_gets_no_gradient() -> None:
     q, k, v, do = made((1, 2, 2, 300, 100, 128))
 
@@ -177,12 +190,46 @@ def test_what_it_cannot_do_has_a_reason(
     change: object, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hopper_backward._checks, "is_hopper", lambda _device: True)
+    monkeypatch.setattr(hopper_backward, "_TESTED", triton.__version__)
     one = torch.zeros(1, 2, 16, 64, dtype=torch.bfloat16)
     assert hopper_backward.why_not(one, one, one, causal=True) == ""
     assert callable(change)
     changed = change(one)
 
     assert reason in hopper_backward.why_not(changed, changed, changed, causal=True)
+
+
+def test_rows_that_see_nothing_or_are_none_get_no_weight(device: str) -> None:
+    """What `_prepare` makes for the main kernel: lse to base 2 and delta, and zeros for dq."""
+    o, do = (one.half() for one in torch.randn(2, 2, 3, 100, 64, device=device))
+    lse = torch.randn(2, 3, 100, device=device)
+    lse[0, 0, 3] = float("-inf")
+    sums = torch.full((12 * 64 * 64,), 7.0, device=device)
+    rows = torch.full((2, 3, 2, 2, 64), 7.0, device=device)
+
+    strides = hopper_backward._eighths(o)
+    hopper_backward._prepare[12, 1, 1](
+        o, do, lse, rows, sums, 100, 2, 3, *strides, *strides, 64, 64
+    )  # fmt: skip
+
+    logs, deltas = rows.transpose(2, 3).reshape(2, 3, 2, 128).unbind(2)
+    delta = (o.float() * do.float()).sum(-1)
+    delta[0, 0, 3] = 0
+    assert not sums.any()
+    assert not deltas[..., 100:].any()
+    torch.testing.assert_close(deltas[..., :100], delta, rtol=1e-4, atol=1e-4)
+    assert (logs[..., 100:] == float("inf")).all()
+    assert logs[0, 0, 3] == float("inf")
+    seen = lse.isfinite()
+    torch.testing.assert_close(logs[..., :100][seen], lse[seen] / math.log(2))
+
+
+def test_another_triton_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hopper_backward._checks, "is_hopper", lambda _device: True)
+    monkeypatch.setattr(hopper_backward, "_TESTED", "2.1.")
+    q, k, v, _ = made((1, 2, 2, 16, 16, 64), device="cpu")
+
+    assert "Triton 2.1.x" in hopper_backward.why_not(q, k, v, causal=False)
 
 
 def test_heads_that_go_together_divide_all_heads() -> None:
@@ -224,6 +271,7 @@ for head_dim in module.HEAD_DIMS:
 """
 
 
+@pytest.mark.skipif(not triton.__version__.startswith("3.6."), reason="Gluon changes")
 def test_it_compiles_without_products_that_wait_for_each_other(tmp_path: object) -> None:
     """The assembler says C7510 and the like where it made wgmma wait, which halves the speed."""
     env = os.environ | {

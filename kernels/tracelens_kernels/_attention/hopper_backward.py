@@ -29,9 +29,10 @@ Memory beside the gradients: 4 bytes per element of q, 8 per query and head.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import triton
@@ -57,9 +58,10 @@ if TYPE_CHECKING:
     from tracelens.kernel import Config
 
 # device code is typed by Triton
-# pyright: reportAssignmentType=false, reportGeneralTypeIssues=false
+# pyright: reportAssignmentType=false, reportGeneralTypeIssues=false, reportInvalidTypeForm=false
 
 HEAD_DIMS: Final = (64, 128)
+_TESTED: Final = "3.6."  # Gluon is experimental: what it is called changes
 _DTYPES: Final = (torch.float16, torch.bfloat16)
 _LOG2E: Final = math.log2(math.e)
 _BLOCK_N: Final = 128
@@ -76,6 +78,8 @@ def why_not(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> str:  # noqa: A
     """Return why `backward` cannot do these inputs, or ""."""
     if not _checks.is_hopper(q.device):
         return "it is written for compute capability 9.0"
+    if not triton.__version__.startswith(_TESTED):
+        return f"it is written for the Gluon of Triton {_TESTED}x, and this is {triton.__version__}"
     if q.dtype not in _DTYPES:
         return f"it does float16 and bfloat16, and not {q.dtype}"
     if q.shape[-1] not in HEAD_DIMS:
@@ -116,36 +120,46 @@ def backward(  # noqa: PLR0917
     """
     batches, heads, queries, head_dim = q.shape
     kv_heads, keys = k.shape[1:3]
-    if not _loadable(do):
-        do = do.contiguous()
-    lse = lse.contiguous()
+    group = heads // kv_heads
+    o, do = (one if _loadable(one) else one.contiguous() for one in (o, do))
     config = config_of(head_dim, q.dtype, causal=causal)
-    block = config["BLOCK_M"]
-    blocks, key_blocks = triton.cdiv(queries, block), triton.cdiv(keys, _BLOCK_N)
+    block, *other = (config[name] for name in ("BLOCK_M", "STAGES", "LATE", "STAGGER"))
+    blocks, key_blocks = -(-queries // block), -(-keys // _BLOCK_N)
     pieces = batches * heads * blocks
     sums = torch.empty(pieces * block * head_dim, dtype=torch.float32, device=q.device)
     rows = torch.empty(pieces * block * 2, dtype=torch.float32, device=q.device)
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    tile, wide = [1, 1, block, head_dim], [1, 1, _BLOCK_N, head_dim]
-    with torch.cuda.device(q.device):
-        _prepare[(pieces,)](
-            o, do, lse, rows, sums, queries, blocks, heads, *o.stride()[:3], *do.stride()[:3],
-            BLOCK=block, D=head_dim,
-        )  # fmt: skip
-        _gradients[(batches * kv_heads * key_blocks,)](
-            _described(q, tile), _described(do, tile), _described(k, wide), _described(v, wide),
-            TensorDescriptor(rows, [rows.numel()], [1], [2 * block], _ROW),
-            _described(dk, wide), _described(dv, wide), sums,
-            heads, kv_heads, blocks, key_blocks, keys, keys - queries,
-            _at_once(batches * kv_heads, queries * head_dim * heads // kv_heads),
-            scale, scale * _LOG2E, 0,
-            CAUSAL=causal, GROUP=heads // kv_heads, BLOCK_N=_BLOCK_N, D=head_dim,
-            REGISTERS=_LOADER_REGISTERS, num_warps=_WARPS, **config,
-        )  # fmt: skip
-        _finish[(pieces,)](
-            sums, dq, queries, blocks, heads, *dq.stride()[:3], scale, BLOCK=block, D=head_dim,
-            num_warps=_WARPS,
-        )  # fmt: skip
+    few, many = [1, 1, block, head_dim], [1, 1, _BLOCK_N, head_dim]
+    prepared = (
+        o, do, lse.contiguous(), rows, sums, queries, blocks, heads,
+        *_eighths(o), *_eighths(do), block, head_dim,
+    )  # fmt: skip
+    given = (
+        _described(q, few), _described(do, few), _described(k, many), _described(v, many),
+        _made(rows, [rows.numel()], [1], [2 * block], _ROW),
+        _described(dk, many), _described(dv, many), sums,
+        heads, kv_heads, blocks, key_blocks, keys, keys - queries,
+        _at_once(batches * kv_heads, queries * head_dim * group),
+        float(scale), float(scale) * _LOG2E, 0,
+        causal, group, block, _BLOCK_N, head_dim, *other, _LOADER_REGISTERS,
+    )  # fmt: skip
+    finished = (
+        sums, dq, queries, blocks, heads, *_eighths(dq), float(scale), block, head_dim, _WARPS,
+    )  # fmt: skip
+    programs = batches * kv_heads * key_blocks
+    with _on(q.device):
+        key = (q.device.index, q.dtype, head_dim, group, causal, block, *other)
+        if (compiled := _compiled.get(key)) is None:
+            _compiled[key] = (
+                _prepare[pieces, 1, 1](*prepared),
+                _gradients[programs, 1, 1](*given, num_warps=_WARPS),
+                _finish[pieces, 1, 1](*finished, num_warps=_WARPS),
+            )
+        else:
+            prepare, gradients, finish = compiled
+            prepare[pieces, 1, 1](*prepared)
+            gradients[programs, 1, 1](*given)
+            finish[pieces, 1, 1](*finished)
     return dq, dk, dv
 
 
@@ -154,11 +168,12 @@ def config_of(head_dim: int, dtype: torch.dtype, *, causal: bool) -> Config:
 
     `BLOCK_M`: queries of a block, 64 or 128; `STAGES`: blocks of queries in shared memory; `LATE`:
     whether dK of one block may still be under way when exponentials of the next are taken (which
-    needs 16 registers more).
+    needs 16 registers more); `STAGGER`: whether programs begin with different queries, so that
+    fewer of them add to the same part of dQ at a time.
     """
-    default = {"BLOCK_M": 64, "STAGES": 2, "LATE": 0}
+    default = {"BLOCK_M": 64, "STAGES": 3, "LATE": 0, "STAGGER": int(not causal)}
     if head_dim == 64:
-        default = {"BLOCK_M": 64, "STAGES": 3, "LATE": 1}
+        default = {"BLOCK_M": 64, "STAGES": 3, "LATE": 1, "STAGGER": 0}
     key = key_of(head_dim, dtype, causal=causal)
     config = _configs.chosen("flash_attention", "backward", key, default)
     return config if config.keys() == default.keys() else default
@@ -170,26 +185,58 @@ def key_of(head_dim: int, dtype: torch.dtype, *, causal: bool) -> str:
     return f"hopper head_dim={head_dim} {name}{' causal' if causal else ''}"
 
 
+_compiled: Final[dict[Any, tuple[Any, Any, Any]]] = {}
+"""The three kernels by all that they are compiled for: to have Triton find them takes 60 µs."""
+
+
+def _on(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which kernels are launched on a device."""
+    if device.index != torch.cuda.current_device():
+        return torch.cuda.device(device)
+    return contextlib.nullcontext()
+
+
 def _loadable(one: Tensor) -> bool:
     """Tell whether TMA can load a tensor [B, H, S, D]."""
-    return (
-        one.stride(-1) == 1
-        and one.data_ptr() % 16 == 0
-        and all(
-            stride % 8 == 0 and stride > 0
-            for size, stride in zip(one.shape[:3], one.stride()[:3], strict=True)
-            if size > 1
-        )
+    if one.stride(-1) != 1 or one.data_ptr() % 16 != 0:
+        return False
+    return all(
+        size == 1 or (stride > 0 and stride % 8 == 0)
+        for size, stride in zip(one.shape[:3], one.stride()[:3], strict=True)
     )
+
+
+def _eighths(one: Tensor) -> tuple[int, int, int]:
+    """Return the strides of a tensor [B, H, S, D] but the last, in units of 8 elements.
+
+    So the kernels know that they are multiples of it, whatever the tensor.
+    """
+    batch, head, row, _ = one.stride()
+    return batch // 8, head // 8, row // 8
 
 
 def _described(one: Tensor, block: list[int]) -> TensorDescriptor:
     """Return what TMA has to know of a tensor; a stride that is never taken is made up."""
-    strides = [
-        stride if size > 1 else 8 for size, stride in zip(one.shape, one.stride(), strict=True)
-    ]
-    strides[-1] = 1
-    return TensorDescriptor(one, list(one.shape), strides, block, _TILE)
+    strides = list(one.stride())
+    if 1 in one.shape:
+        strides = [
+            8 if size == 1 else stride for size, stride in zip(one.shape, strides, strict=True)
+        ]
+    return _made(one, list(one.shape), strides, block, _TILE)
+
+
+def _made(
+    base: Tensor,
+    shape: list[int],
+    strides: list[int],
+    block: list[int],
+    layout: NVMMASharedLayout,
+) -> TensorDescriptor:
+    """Return a descriptor whose parts need no check, which would take 4 µs."""
+    made = object.__new__(TensorDescriptor)
+    made.base, made.shape, made.strides, made.block_shape = base, shape, strides, block
+    made.layout, made.padding = layout, "zero"
+    return made
 
 
 @functools.lru_cache(maxsize=1024)
@@ -204,10 +251,19 @@ def _at_once(heads: int, elements: int) -> int:
     return next(count for count in range(min(heads, fitting), 0, -1) if heads % count == 0)
 
 
-@triton.jit
+_SIZES: Final = (
+    "queries", "keys", "heads", "kv_heads", "blocks", "key_blocks", "shift", "at_once", "zero",
+    "o_batch", "o_head", "o_row", "do_batch", "do_head", "do_row", "dq_batch", "dq_head", "dq_row",
+    "scale", "scale_log2",
+)  # fmt: skip
+"""Arguments whose values the kernels are not compiled for."""
+
+
+@triton.jit(do_not_specialize=_SIZES, do_not_specialize_on_alignment=("lse_ptr",))
 def _prepare(  # noqa: PLR0917
     o_ptr, do_ptr, lse_ptr, rows_ptr, sums_ptr, queries, blocks, heads,
-    o_batch, o_head, o_row, do_batch, do_head, do_row,
+    o_batch: tl.int64, o_head: tl.int64, o_row: tl.int64,
+    do_batch: tl.int64, do_head: tl.int64, do_row: tl.int64,
     BLOCK: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
     # read 2 tiles of D columns, lse ; write 4-byte zeros for a tile, 2 numbers per row
@@ -216,10 +272,12 @@ def _prepare(  # noqa: PLR0917
     row = (piece % blocks) * BLOCK + tl.arange(0, BLOCK)
     column = tl.arange(0, D)
     live = row < queries
-    o_ptr += (head // heads) * o_batch + (head % heads) * o_head
-    do_ptr += (head // heads) * do_batch + (head % heads) * do_head
-    o = tl.load(o_ptr + row[:, None] * o_row + column[None, :], mask=live[:, None], other=0.0)
-    do = tl.load(do_ptr + row[:, None] * do_row + column[None, :], mask=live[:, None], other=0.0)
+    o_ptr += ((head // heads) * o_batch + (head % heads) * o_head) * 8
+    do_ptr += ((head // heads) * do_batch + (head % heads) * do_head) * 8
+    o = tl.load(o_ptr + row[:, None] * (o_row * 8) + column[None, :], mask=live[:, None], other=0.0)
+    do = tl.load(
+        do_ptr + row[:, None] * (do_row * 8) + column[None, :], mask=live[:, None], other=0.0
+    )
     delta = tl.sum(o.to(tl.float32) * do.to(tl.float32), 1)
     lse = tl.load(lse_ptr + head * queries + row, mask=live, other=float("-inf"))
     blind = lse == float("-inf")
@@ -289,11 +347,22 @@ def _place(  # noqa: PLR0917
 
 
 @gluon.jit
+def _turn(i, n, first, blocks, STAGGER: gl.constexpr):
+    """Return the block of queries that comes i-th for a block of keys, of those from `first` on."""
+    m = first + i
+    if STAGGER:
+        m += n % (blocks - first)
+        if m >= blocks:
+            m -= blocks - first
+    return m
+
+
+@gluon.jit
 def _load(  # noqa: PLR0917
     q_desc, do_desc, k_desc, v_desc, rows_desc, k_smem, v_smem, q_smem, do_smem, rows_smem,
     kept, q_ready, do_ready, free, heads, kv_heads, blocks, key_blocks, shift, at_once,
     CAUSAL: gl.constexpr, GROUP: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr,
-    D: gl.constexpr, STAGES: gl.constexpr,
+    D: gl.constexpr, STAGES: gl.constexpr, STAGGER: gl.constexpr,
 ):  # fmt: skip
     """Bring keys and values, then blocks of queries, one after another where there is room."""
     b, kv_head, n, first = _place(
@@ -307,7 +376,8 @@ def _load(  # noqa: PLR0917
     for member in range(GROUP):
         head = kv_head * GROUP + member
         piece = (b * heads + head) * blocks
-        for m in range(first, blocks):
+        for turn in range(blocks - first):
+            m = _turn(turn, n, first, blocks, STAGGER)
             mbarrier.wait(free.index(stage), phase)
             at = [b, head, m * BLOCK_M, 0]
             ready = q_ready.index(stage)
@@ -330,7 +400,7 @@ def _multiply(  # noqa: PLR0917
     kept, q_ready, do_ready, free, heads, kv_heads, blocks, key_blocks, keys, shift, at_once,
     scale, scale_log2, zero,
     CAUSAL: gl.constexpr, GROUP: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr,
-    D: gl.constexpr, STAGES: gl.constexpr, LATE: gl.constexpr,
+    D: gl.constexpr, STAGES: gl.constexpr, LATE: gl.constexpr, STAGGER: gl.constexpr,
 ):  # fmt: skip
     dtype: gl.constexpr = dk_desc.dtype
     S: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [8, 1], [16, BLOCK_M, 16])
@@ -369,7 +439,7 @@ def _multiply(  # noqa: PLR0917
         if GROUP > 1:
             member = i // count
         head = kv_head * GROUP + member
-        m = first + i - member * count
+        m = _turn(i - member * count, n, first, blocks, STAGGER)
         next_stage = stage + 1
         next_phase = phase
         if next_stage == STAGES:
@@ -442,12 +512,13 @@ def _multiply(  # noqa: PLR0917
     tma.store_wait(0)
 
 
-@gluon.jit(do_not_specialize=["zero"])
+@gluon.jit(do_not_specialize=_SIZES)
 def _gradients(  # noqa: PLR0917
     q_desc, do_desc, k_desc, v_desc, rows_desc, dk_desc, dv_desc, sums_ptr,
     heads, kv_heads, blocks, key_blocks, keys, shift, at_once, scale, scale_log2, zero,
     CAUSAL: gl.constexpr, GROUP: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr,
-    D: gl.constexpr, STAGES: gl.constexpr, LATE: gl.constexpr, REGISTERS: gl.constexpr,
+    D: gl.constexpr, STAGES: gl.constexpr, LATE: gl.constexpr, STAGGER: gl.constexpr,
+    REGISTERS: gl.constexpr,
 ):  # fmt: skip
     # of a block of 128 keys: read K, V, write dK, dV ; of each block of queries that sees it:
     # read Q, dO, add 4-byte numbers to a tile of dQ
@@ -479,7 +550,7 @@ def _gradients(  # noqa: PLR0917
                     dk_desc, dv_desc, sums_ptr, k_smem, v_smem, q_smem, do_smem, rows_smem, ds_smem,
                     kept, q_ready, do_ready, free, heads, kv_heads, blocks, key_blocks, keys, shift,
                     at_once, scale, scale_log2, zero, CAUSAL, GROUP, BLOCK_M, BLOCK_N, D, STAGES,
-                    LATE,
+                    LATE, STAGGER,
                 ),
             ),
             (
@@ -487,7 +558,7 @@ def _gradients(  # noqa: PLR0917
                 (
                     q_desc, do_desc, k_desc, v_desc, rows_desc, k_smem, v_smem, q_smem, do_smem,
                     rows_smem, kept, q_ready, do_ready, free, heads, kv_heads, blocks, key_blocks,
-                    shift, at_once, CAUSAL, GROUP, BLOCK_M, BLOCK_N, D, STAGES,
+                    shift, at_once, CAUSAL, GROUP, BLOCK_M, BLOCK_N, D, STAGES, STAGGER,
                 ),
             ),
         ],
@@ -496,14 +567,15 @@ def _gradients(  # noqa: PLR0917
     )  # fmt: skip
 
 
-@gluon.jit
+@gluon.jit(do_not_specialize=_SIZES)
 def _finish(  # noqa: PLR0917
-    sums_ptr, dq_ptr, queries, blocks, heads, dq_batch, dq_head, dq_row, scale,
-    BLOCK: gl.constexpr, D: gl.constexpr, num_warps: gl.constexpr,
+    sums_ptr, dq_ptr, queries, blocks, heads,
+    dq_batch: tl.int64, dq_head: tl.int64, dq_row: tl.int64, scale,
+    BLOCK: gl.constexpr, D: gl.constexpr, WARPS: gl.constexpr,
 ):  # fmt: skip
     # read a tile of 4-byte numbers ; write one in the format of q
     SUMS: gl.constexpr = _accumulator(BLOCK, D)
-    OUT: gl.constexpr = gl.BlockedLayout([1, 8], [256 // D, D // 8], [num_warps, 1], [1, 0])
+    OUT: gl.constexpr = gl.BlockedLayout([1, 8], [256 // D, D // 8], [WARPS, 1], [1, 0])
     piece = gl.program_id(0).to(gl.int64)
     head = piece // blocks
     part, register = _places(BLOCK, D, SUMS)
@@ -511,5 +583,6 @@ def _finish(  # noqa: PLR0917
     dq = gl.convert_layout((sums * scale).to(dq_ptr.dtype.element_ty), OUT)
     row = (piece % blocks) * BLOCK + gl.arange(0, BLOCK, gl.SliceLayout(1, OUT))
     column = gl.arange(0, D, gl.SliceLayout(0, OUT))
-    dq_ptr += (head // heads) * dq_batch + (head % heads) * dq_head
-    gl.store(dq_ptr + row[:, None] * dq_row + column[None, :], dq, mask=(row < queries)[:, None])
+    dq_ptr += ((head // heads) * dq_batch + (head % heads) * dq_head) * 8
+    live = row < queries
+    gl.store(dq_ptr + row[:, None] * (dq_row * 8) + column[None, :], dq, mask=live[:, None])
