@@ -142,6 +142,8 @@ def test_offsets_that_do_not_fit_are_refused() -> None:
     refused(ValueError, "one offset more", q, k, v, cu_q[:2], cu_k)
     refused(ValueError, "one offset more", q, k, v, cu_q[None], cu_k[None])
     refused(ValueError, "tokens, H, D", q[0], k, v, cu_q, cu_k)
+    many = torch.zeros(10_001, dtype=torch.int32, device=DEVICE)
+    refused(ValueError, "10000 sequences; at most 8192", q, k, v, many, many)
     refused(ValueError, "q is empty", q[:0], k, v, cu_q, cu_k)
 
 

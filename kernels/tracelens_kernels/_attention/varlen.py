@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_MOST_SEQUENCES = 8192
+"""A program finds its sequence among all in its registers."""
+
+
 def _rows_of(*tensors: Tensor) -> list[Tensor]:
     """Return [1, H, tokens, D] views of [tokens, H, D], the last stride 1."""
     for one in tensors:
@@ -30,6 +34,11 @@ def _check_offsets(offsets: Tensor, name: str, rows: Tensor, other: Tensor) -> N
         raise TypeError(f"{name} is {offsets.dtype}; make it int32 by .to(torch.int32).")
     fits = offsets.dim() == 1 and offsets.numel() > 1 and offsets.shape == other.shape
     _checks.shaped("one offset more than there are sequences", ok=fits, **{name: offsets})
+    if offsets.numel() > _MOST_SEQUENCES + 1:
+        raise ValueError(
+            f"{name} has {offsets.numel() - 1} sequences; at most {_MOST_SEQUENCES} are possible: "
+            "split the batch."
+        )
     _checks.on_gpu(q=rows, **{name: offsets})
     if rows.is_cuda and torch.cuda.is_current_stream_capturing():
         return

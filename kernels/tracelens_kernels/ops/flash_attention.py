@@ -140,7 +140,8 @@ def flash_attention_varlen(  # noqa: PLR0917
         scale: of the products, positive; D ** -0.5 unless given.
 
     Raises:
-        ValueError: as `flash_attention`, or the offsets do not rise from 0 to the tokens.
+        ValueError: as `flash_attention`; or the offsets do not rise from 0 to the tokens, or are
+            of more than 8,192 sequences.
         TypeError: as `flash_attention`, or the offsets are no int32.
         RuntimeError: the GPU is too old.
     """
