@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
-from typing import TYPE_CHECKING
+import math
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -17,6 +20,8 @@ hopper_forward = pytest.importorskip(
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
 HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
@@ -245,6 +250,87 @@ def test_what_it_cannot_do_it_says() -> None:
     assert "k's rows" in reason(Given(fine), Given(rows(2, 4, 100, 68)[..., :64]))
     assert "k's rows" in reason(Given(fine), Given(rows(2, 1, 100, 64).expand(2, 4, 100, 64)))
     assert "q's rows" in reason(Given(rows(2, 4, 64, 64).transpose(2, 3)))
+
+
+NAMES = list(hopper_forward._forward.arg_names)
+
+
+class Compiler:
+    """Stands for the kernel: it compiles at the first launch; what it is given is written down."""
+
+    def __init__(self) -> None:
+        self.compiled: list[tuple[Any, ...]] = []
+        self.launched: list[tuple[Any, ...]] = []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        def first(*given: Any, num_warps: int, maxnreg: int, **constants: int) -> Again:
+            assert num_warps == 4
+            assert maxnreg in {128, 168}
+            self.compiled.append((*grid, *given, *constants.values()))
+            assert NAMES[len(given) :] == list(constants)
+            return Again(self)
+
+        return first
+
+
+@dataclasses.dataclass
+class Again:
+    compiler: Compiler
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        return lambda *given: self.compiler.launched.append((*grid, *given))
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Compiler]:
+    there = Compiler()
+    monkeypatch.setattr(hopper_forward, "_forward", there)
+    for cache in ("_plans", "_usual", "_counters"):
+        monkeypatch.setattr(hopper_forward, cache, {})
+    h200 = SimpleNamespace(multi_processor_count=132)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: h200)
+    monkeypatch.setattr(torch.cuda, "device_of", contextlib.nullcontext)
+    stream = SimpleNamespace(cuda_stream=0)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: stream)
+    with _configs.forced("flash_attention", "forward", None):
+        yield there
+
+
+def test_launches_of_one_form_differ_in_their_tensors_alone(compiler: Compiler) -> None:
+    def launch(keys: int) -> Tensor:
+        q, k = torch.zeros(2, 6, 300, 64).half(), torch.zeros(2, keys, 3, 64).half()
+        o, _ = hopper_forward.forward(q, k.transpose(1, 2), k.transpose(1, 2), causal=True, scale=1)
+        return o
+
+    first, second, other = launch(400), launch(400), launch(401)
+    (one, another), (again,) = compiler.compiled, compiler.launched
+
+    assert len(NAMES) + 3 == len(one) == len(again)
+    for before, after in zip(one, again, strict=True):
+        if isinstance(before, torch.Tensor):
+            assert before.shape == after.shape
+        elif hasattr(before, "block_shape"):
+            assert (before.shape, before.strides) == (after.shape, after.strides)
+        else:
+            assert before == after
+    given = dict(zip(NAMES, one[3:], strict=True))
+    assert given["o_desc"].base is first
+    assert dict(zip(NAMES, again[3:], strict=True))["o_desc"].base is second
+    assert dict(zip(NAMES, another[3:], strict=True))["o_desc"].base is other
+    assert given["k_desc"].shape == [2, 3, 400, 64]
+    assert given["k_desc"].strides == [400 * 3 * 64, 64, 3 * 64, 1]
+    numbers = ("tiles", "tiles_m", "all_heads", "queries", "keys", "heads", "kv_heads")
+    assert [given[name] for name in numbers] == [36, 3, 12, 300, 400, 6, 3]
+    assert one[:3] == (36, 1, 1)
+    assert given["scale"] == pytest.approx(math.log2(math.e))
+
+
+def test_a_plan_keeps_no_tensor(compiler: Compiler) -> None:
+    q = torch.zeros(1, 1, 128, 64).half()
+    hopper_forward.forward(q, q, q, causal=False, scale=1.0)
+
+    assert compiler.compiled
+    assert all(one.base is None for p in hopper_forward._plans.values() for one in p.described)
 
 
 def test_configurations_fit_into_shared_memory_and_registers() -> None:

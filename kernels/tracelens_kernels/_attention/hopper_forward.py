@@ -405,7 +405,12 @@ def _rounds(heads: int, queries: int, groups: int) -> int:
 
 
 def configs(head_dim: int) -> Iterator[Config]:
-    """Give the configurations that may be quickest; each fits into shared memory."""
+    """Give the configurations that may be quickest; each fits into shared memory.
+
+    `GROUPS` warpgroups have 64 queries each; `STAGES` blocks of `BLOCK_N` keys, and as many of
+    values, are in shared memory at once; with `OVERLAP` a warpgroup's own products go on while it
+    exponentiates, and not only the other's.
+    """
     blocks = (64,) if head_dim == 256 else (64, 128)
     for groups, block_n, overlap in itertools.product((2, 3), blocks, (0, 1)):
         if groups == 2 or head_dim == 64:
