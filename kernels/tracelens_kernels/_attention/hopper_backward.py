@@ -112,7 +112,7 @@ def backward(  # noqa: PLR0917
         q: [B, H, Sq, D], what `why_not` accepts; so are k and v.
         k: [B, Hkv, Sk, D], H a multiple of Hkv: consecutive query heads share keys.
         v: as k.
-        o: output of the forward pass, with a last stride of 1.
+        o: output of the forward pass; made contiguous likewise.
         lse: [B, H, Sq], fp32: natural logarithm of the sum of exp(scale·q·k), -inf for a query that
             sees no key; its gradients are 0.
         causal: see above.
@@ -166,10 +166,10 @@ def backward(  # noqa: PLR0917
 def config_of(head_dim: int, dtype: torch.dtype, *, causal: bool) -> Config:
     """Return the configuration of the main kernel.
 
-    `BLOCK_M`: queries of a block, 64 or 128; `STAGES`: blocks of queries in shared memory; `LATE`:
-    whether dK of one block may still be under way when exponentials of the next are taken (which
-    needs 16 registers more); `STAGGER`: whether programs begin with different queries, so that
-    fewer of them add to the same part of dQ at a time.
+    `BLOCK_M`: queries of a block (64; 128 needs more registers than there are); `STAGES`: blocks of
+    queries in shared memory; `LATE`: whether dK of one block may still be under way when
+    exponentials of the next are taken (which needs 16 registers more); `STAGGER`: whether programs
+    begin with different queries, so that fewer of them add to the same part of dQ at a time.
     """
     default = {"BLOCK_M": 64, "STAGES": 3, "LATE": 0, "STAGGER": int(not causal)}
     if head_dim == 64:
