@@ -246,6 +246,18 @@ def test_the_kernel_for_hopper_is_launched_as_it_was_the_first_time(
     ]  # fmt: skip
 
 
+def test_other_formats_are_another_launch(recorded: Recorded, device: str) -> None:
+    a, b = random(64, 32, device=device).to(FP8), random(64, 32, device=device).to(FP8).t()
+    one = torch.ones((), device=device)
+
+    for right in (b, b, b.to(torch.float8_e5m2)):
+        scaled_matmul(a, right, one, one)
+
+    assert [type(given["b_desc"]).__name__ for _, given in recorded.launches] == [
+        "TensorDescriptor", "_Blocks", "TensorDescriptor",
+    ]  # fmt: skip
+
+
 def test_what_was_compiled_runs_again_with_all_arguments_in_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -183,7 +183,8 @@ def _run(  # noqa: PLR0917
     )  # fmt: skip
     store = _stored(out)
     key = (
-        kind, a_turned, b_turned, fast, store, numbers, *config.values(), a.dtype, out.device,
+        kind, a_turned, b_turned, fast, store, numbers, *config.values(), a.dtype, b.dtype,
+        out.device,
         *[
             None if one is None else (one.dtype, one.data_ptr() % paths.LINE_BYTES)
             for one in pointers

@@ -43,7 +43,8 @@ def grouped_matmul(a: Tensor, b: Tensor, offsets: Tensor) -> Tensor:
             that mean nothing, but nothing is read or written out of bounds.
 
     Returns:
-        [T, N]; rows past the last group are 0, and so are the gradients of empty groups.
+        [T, N]; rows past the last group are 0, and so are the gradients of empty groups. On Hopper,
+        a NaN in the gradient of a group's first rows may reach the matrix of the group before.
 
     Raises:
         ValueError: shapes or devices do not fit, or a size is 0.
