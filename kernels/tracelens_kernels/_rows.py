@@ -82,21 +82,33 @@ def config(
     }
 
 
-def tile_config(columns: int, programs: int = 0) -> Config:
-    """Return a configuration for rows in registers: up to 32 elements to a thread, one program."""
-    block = power_of_2(columns)
-    warps = min(max(block // 1024, 4), 32)
-    return config(rows=max(1, 4096 // block), num_warps=warps, programs=programs)
+def tile(x: Tensor, config: Config, loaded: int = 1) -> dict[str, int]:
+    """Return what a kernel of rows in registers is compiled with.
 
+    Loads are not ahead where what is loaded would not fit into a multiprocessor's shared memory.
 
-def tile(columns: int, config: Config) -> dict[str, int]:
-    """Return what kernels of rows in registers are compiled with."""
+    Args:
+        x: [rows, columns].
+        config: see `config`.
+        loaded: matrices like x that the kernel reads.
+    """
+    rows, block, stages = config["rows"], power_of_2(x.shape[1]), config["stages"]
+    ahead = (stages - 1) * loaded * rows * block * x.element_size()
     return {
-        "ROWS": config["rows"],
-        "BLOCK": power_of_2(columns),
-        "STAGES": config["stages"],
+        "ROWS": rows,
+        "BLOCK": block,
+        "STAGES": stages if stages == 1 or ahead <= _room(x.device) else 1,
         "num_warps": config["num_warps"],
     }
+
+
+@functools.cache
+def _room(device: torch.device) -> int:
+    """Return how much may be loaded ahead: shared memory less 16 KiB, for sums and conversions."""
+    if device.type != "cuda":
+        return 1 << 20
+    properties = triton.runtime.driver.active.utils.get_device_properties(device.index)
+    return int(properties["max_shared_mem"]) - (16 << 10)
 
 
 def programs(rows: int, device: torch.device, config: Config, sharers: int = 1) -> int:

@@ -99,7 +99,7 @@ def forward(
             )
         else:
             _forward_tile[(_rows.programs(rows, x.device, config),)](
-                *given, rows, columns, x.stride(0), eps, **_rows.tile(columns, config)
+                *given, rows, columns, x.stride(0), eps, **_rows.tile(x, config)
             )
     return y, mean, rstd
 
@@ -130,7 +130,11 @@ def backward(
     given = (dy, x, weight, mean, rstd, dx, *sums)
     sizes = (rows, columns, dy.stride(0), x.stride(0))
     with _rows.on(device):
-        if block:
+        if block and sharers == 1 and columns > block:
+            _backward_halves[(programs,)](
+                *given, *sizes, BLOCK=block, num_warps=config["num_warps"]
+            )
+        elif block:
             _backward_shared[(programs * sharers,)](
                 *given,
                 torch.full((rows,), -1, dtype=torch.int64, device=device),
@@ -142,7 +146,7 @@ def backward(
                 launch_cooperative_grid=True,
             )
         else:
-            _backward_tile[(programs,)](*given, *sizes, **_rows.tile(columns, config))
+            _backward_tile[(programs,)](*given, *sizes, **_rows.tile(x, config, 2))
         if any(formats):
             _add_up[(triton.cdiv(columns, 64), 2)](
                 *sums, *totals, programs, columns, PROGRAMS=32, BLOCK=64, num_warps=4
@@ -151,10 +155,13 @@ def backward(
 
 
 def _sharers(columns: int, device: torch.device, config: Config) -> tuple[int, int]:
-    """Return how many programs share a row, and how many columns each has; 1 and 0 for tiles."""
+    """Return how many programs share a row, and how many columns each has at a time; 0: tiles.
+
+    One program has up to two halves of a row.
+    """
     block = config["block"]
-    if not block:
-        return 1, 0
+    if columns <= 2 * block or not block:
+        return 1, block
     if _checks.interpreted():  # one program after another: none can wait for the next
         return 1, _rows.power_of_2(columns)
     while triton.cdiv(columns, block) > _rows.processors(device):
@@ -179,7 +186,7 @@ def default(columns: int, operation: str, *, centred: bool) -> Config:
     if block > 16384:
         return _rows.config(block=8192 if centred else 16384, num_warps=32 if centred else 16)
     if block == 16384:
-        return _rows.config(num_warps=16, stages=3, programs=1 if centred else 2)
+        return _rows.config(num_warps=16, stages=3, programs=1)
     if block == 8192:
         ahead = {"stages": 3, "programs": 2} if centred else {}
         return _rows.config(num_warps=4, **ahead)
@@ -188,10 +195,10 @@ def default(columns: int, operation: str, *, centred: bool) -> Config:
 
 
 def _backward_default(block: int, *, centred: bool) -> Config:
-    if block > (8192 if centred else 16384):
-        return _rows.config(block=8192, num_warps=32, programs=1)
+    if block > 16384:
+        return _rows.config(block=8192, num_warps=8 if centred else 32, programs=1)
     if block == 16384:
-        return _rows.config(num_warps=16, programs=1)
+        return _rows.config(block=8192, num_warps=16 if centred else 32, programs=1)
     if block >= 4096:
         return _rows.config(rows=8192 // block, num_warps=8, stages=3, programs=1)
     return _rows.config(rows=max(1, 2048 // block), num_warps=4, stages=3, programs=4)
@@ -371,6 +378,110 @@ def _backward_tile(  # noqa: PLR0917
 
 
 @triton.jit
+def _backward_halves(  # noqa: PLR0917
+    dy_ptr,
+    x_ptr,
+    weight_ptr,
+    mean_ptr,
+    rstd_ptr,
+    dx_ptr,
+    dweight_ptr,
+    dbias_ptr,
+    rows,
+    columns,
+    dy_stride,
+    x_stride,
+    BLOCK: tl.constexpr,
+):
+    """Work on a row in two halves of BLOCK columns, twice: registers hold the sums, not the row."""
+    # read 4 · rows · columns elements, half of them from L1 or L2; write rows · columns elements
+    lane = tl.arange(0, BLOCK)
+    dweight = tl.zeros((BLOCK,), tl.float32)
+    more_dweight = tl.zeros((BLOCK,), tl.float32)
+    dbias = tl.zeros((BLOCK,), tl.float32)
+    more_dbias = tl.zeros((BLOCK,), tl.float32)
+    first = tl.program_id(0)
+    for skipped in range(0, rows - first, tl.num_programs(0)):
+        row = first.to(tl.int64) + skipped
+        dy_row = dy_ptr + row * dy_stride
+        x_row = x_ptr + row * x_stride
+        dx_row = dx_ptr + row * columns
+        rstd = tl.load(rstd_ptr + row)
+        mean = 0.0
+        if mean_ptr is not None:
+            mean = tl.load(mean_ptr + row)
+        products = tl.zeros((BLOCK,), tl.float32)
+        plain = tl.zeros((BLOCK,), tl.float32)
+        for half in tl.static_range(2):
+            column = half * BLOCK + lane
+            inside = column < columns
+            x = tl.load(x_row + column, inside, other=0.0).to(tl.float32)
+            g = tl.load(dy_row + column, inside, other=0.0).to(tl.float32)
+            if weight_ptr is not None:
+                g *= tl.load(weight_ptr + column, inside, other=0.0).to(tl.float32)
+            products += g * (x - mean)
+            if mean_ptr is not None:
+                plain += g
+        along = tl.sum(products, 0) * rstd / columns
+        level = 0.0
+        if mean_ptr is not None:
+            level = tl.sum(plain, 0) / columns
+        dweight, dbias = _half(
+            dy_row,
+            x_row,
+            weight_ptr,
+            dx_row,
+            lane,
+            columns,
+            mean,
+            rstd,
+            along,
+            level,
+            dweight,
+            dbias,
+        )
+        more_dweight, more_dbias = _half(
+            dy_row,
+            x_row,
+            weight_ptr,
+            dx_row,
+            BLOCK + lane,
+            columns,
+            mean,
+            rstd,
+            along,
+            level,
+            more_dweight,
+            more_dbias,
+        )
+    place = first.to(tl.int64) * columns + lane
+    if dweight_ptr is not None:
+        tl.store(dweight_ptr + place, dweight, lane < columns)
+        tl.store(dweight_ptr + place + BLOCK, more_dweight, BLOCK + lane < columns)
+    if dbias_ptr is not None:
+        tl.store(dbias_ptr + place, dbias, lane < columns)
+        tl.store(dbias_ptr + place + BLOCK, more_dbias, BLOCK + lane < columns)
+
+
+@triton.jit
+def _half(  # noqa: PLR0917
+    dy_row, x_row, weight_ptr, dx_row, column, columns, mean, rstd, along, level, dweight, dbias
+):
+    """Write dx of some columns of a row, and return the sums with them."""
+    inside = column < columns
+    x = tl.load(x_row + column, inside, other=0.0, eviction_policy="evict_first").to(tl.float32)
+    dy = tl.load(dy_row + column, inside, other=0.0, eviction_policy="evict_first").to(tl.float32)
+    x = (x - mean) * rstd
+    dweight += dy * x
+    dbias += dy
+    if weight_ptr is not None:
+        dy *= tl.load(weight_ptr + column, inside, other=0.0).to(tl.float32)
+    dx = (dy - x * along - level) * rstd
+    tl.store(dx_row + column, dx.to(dx_row.dtype.element_ty), inside)
+    return dweight, dbias
+
+
+@triton.jit
 def _backward_shared(  # noqa: PLR0917
     dy_ptr,
     x_ptr,
@@ -423,6 +534,8 @@ def _backward_shared(  # noqa: PLR0917
         asked = (lane < SHARERS) & (first + lane < rows)
         told = tl.load(found_ptr + first + lane, asked, other=0, volatile=True)
         while tl.sum((told == -1).to(tl.int32), 0) > 0:
+            told = tl.load(found_ptr + first + lane, asked, other=0, volatile=True)
+        if LANES > 32:  # a warp may go on because another has seen what it has not
             told = tl.load(found_ptr + first + lane, asked, other=0, volatile=True)
         alongs = (told >> 32).to(tl.int32).to(tl.float32, bitcast=True)
         levels = told.to(tl.int32).to(tl.float32, bitcast=True)

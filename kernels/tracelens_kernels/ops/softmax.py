@@ -87,7 +87,7 @@ def _forward(x: Tensor) -> Tensor:
             )
         else:
             _forward_tile[(_rows.programs(rows, x.device, config),)](
-                x, y, rows, columns, x.stride(0), **_rows.tile(columns, config)
+                x, y, rows, columns, x.stride(0), **_rows.tile(x, config)
             )
     return y
 
@@ -110,7 +110,7 @@ def _backward(y: Tensor, dy: Tensor) -> Tensor:
             )
         else:
             _backward_tile[(_rows.programs(rows, y.device, config),)](
-                y, dy, dx, rows, columns, dy.stride(0), **_rows.tile(columns, config)
+                y, dy, dx, rows, columns, dy.stride(0), **_rows.tile(y, config, 2)
             )
     return dx
 
