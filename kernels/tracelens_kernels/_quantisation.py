@@ -5,9 +5,10 @@ A row x becomes values q and one scale s with x ≈ s q (symmetric, no zero poin
     s = max(max|x| / L, 2⁻¹²⁶)     q = round(x / s)     L = 127 (int8), 448 (fp8 e4m3)
 
 in fp32, each operation rounded to nearest, ties to even: what `torch` computes by
-`(x.float() / s).round()`, and for fp8 by `(x.float() / s).to(torch.float8_e4m3fn)`. No value passes
-L, so there is nothing to clamp. A row of zeros has the smallest scale, which is a normal number,
-and so has a finite reciprocal. A row that holds an infinity or a NaN has scale NaN.
+`(x.float() / s).round()`, and for fp8 by `(x.float() / s + 0).to(torch.float8_e4m3fn)`, which
+leaves a zero no sign. No value passes L, so there is nothing to clamp. A row of zeros has the
+smallest scale, which is a normal number, and so has a finite reciprocal. A row that holds an
+infinity or a NaN has scale NaN.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def reference(x: Tensor, to: torch.dtype) -> tuple[Tensor, Tensor]:
     largest = torch.full((), LARGEST[to], device=x.device)
     scale = (exact.abs().amax(-1, keepdim=True) / largest).clamp_min(_SMALLEST)
     scale = scale.masked_fill(scale.isinf(), torch.nan)
-    quotient = exact / scale
+    quotient = exact / scale + 0.0
     return (quotient if to.is_floating_point else quotient.round()).to(to), scale
 
 
@@ -135,22 +136,20 @@ def quantised(x, scale, inverse, FP8: tl.constexpr, ON_GPU: tl.constexpr):
 
     P. Markstein, "Computation of elementary functions on the IBM RISC System/6000 processor", IBM
     Journal of Research and Development 34, 1990: by a correctly rounded `inverse`, a quotient is
-    correctly rounded after one correction by its remainder, which is exact unless subnormal. Here
-    it is the opposite of the quotient, since so corrected a zero of either sign stays what it is.
+    correctly rounded after one correction by its remainder, which is exact unless subnormal. It
+    makes +0 of -0.
     """
     if ON_GPU:
-        guess = x * -inverse
-        opposite = tl.fma(tl.fma(guess, scale, x), -inverse, guess)
+        guess = x * inverse
+        quotient = tl.fma(tl.fma(guess, -scale, x), inverse, guess)
     else:  # the interpreter's fma rounds twice, and its division once
-        opposite = x / -scale
+        quotient = x / scale + 0.0
     if FP8:
         if not ON_GPU:  # the interpreter does not round ties to even: leave it nothing to round
-            opposite = _to_steps_of_e4m3(opposite)
-        value = (opposite.to(tl.float8e4nv).to(tl.uint8, bitcast=True) ^ 0x80).to(
-            tl.float8e4nv, bitcast=True
-        )
+            quotient = _to_steps_of_e4m3(quotient)
+        value = quotient.to(tl.float8e4nv)
     else:  # 1.5 · 2²³: sums with it have a step of 1, and their low byte is the integer
-        value = (12582912.0 - opposite).to(tl.int32, bitcast=True).to(tl.int8)
+        value = (quotient + 12582912.0).to(tl.int32, bitcast=True).to(tl.int8)
     return value
 
 

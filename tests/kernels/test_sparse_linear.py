@@ -9,7 +9,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tracelens_kernels import SlidePattern, SparseLinear, prune, quant_slide, slide, sparse_linear
+from tracelens_kernels import (
+    SlidePattern,
+    SparseLinear,
+    _configs,
+    _cusparselt,
+    prune,
+    quant_slide,
+    slide,
+    sparse_linear,
+)
 from tracelens_kernels._slide import is_2to4, slid
 from tracelens_kernels.ops.sparse_linear import KERNEL, compress
 
@@ -179,6 +188,39 @@ def test_in_int8_it_is_what_the_dense_product_gives_bit_by_bit() -> None:
     expected = dequant_bias(acc, scale, scale_w, dense.bias).view(3, 40, 256)
 
     assert torch.equal(sparse(x), expected)
+
+
+@pytest.mark.gpu
+@on_gpu
+@pytest.mark.parametrize("dtype", ["int8", "fp8"])
+@torch.no_grad()
+def test_a_product_prepared_once_is_that_of_torch(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sparse, _ = layer(128, 256, dtype=dtype)
+    values, _ = quant_slide(torch.randn(48, 256, device="cuda"), sparse.pattern, dtype)
+
+    planned = _cusparselt.product(sparse.packed, values, search=False)
+    monkeypatch.setattr(_cusparselt, "_PLANNED", ())
+
+    assert torch.equal(_cusparselt.product(sparse.packed, values, search=False), planned)
+
+
+@pytest.mark.gpu
+@on_gpu
+@torch.no_grad()
+def test_every_algorithm_gives_the_same_sums() -> None:
+    sparse, _ = layer(256, 512)
+    values, _ = quant_slide(torch.randn(64, 512, device="cuda"), sparse.pattern)
+    expected = _cusparselt.product(sparse.packed, values, search=False)
+
+    found = _cusparselt.timed(sparse.packed, values)
+
+    assert len(found) > 1
+    for algorithm in found:
+        config = {"algorithm": algorithm}
+        with _configs.forced("sparse_linear", "int8_product", config):
+            assert torch.equal(_cusparselt.product(sparse.packed, values, search=True), expected)
 
 
 @pytest.mark.gpu
