@@ -143,11 +143,20 @@ def test_a_cuda_graph_goes_on_counting(mark: str) -> None:
         graph.replay()
         torchs.step()
     assert off(mine[1], theirs[1]) < 1e-6
-    with (
-        pytest.raises(RuntimeError, match="would repeat this one step"),
-        torch.cuda.graph(torch.cuda.CUDAGraph()),
-    ):
-        AdamW(mine).step()
+
+
+@pytest.mark.parametrize("mark", [pytest.param("", marks=GPU)])
+def test_a_cuda_graph_of_one_step_is_refused(mark: str) -> None:
+    mine = parameters((7,))
+    give_gradients(mine, twins(mine), 0)
+
+    def capture() -> None:
+        with torch.cuda.graph(torch.cuda.CUDAGraph()):
+            mine[0].grad = mine[0].grad * 1  # type: ignore[operator]
+            AdamW(mine).step()
+
+    with pytest.raises(RuntimeError, match="would repeat this one step"):
+        capture()
 
 
 def test_layouts_of_parameters_and_gradients() -> None:
