@@ -8,6 +8,7 @@ In fp32, from left to right, each operation rounded by itself: bit by bit what P
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -75,12 +76,12 @@ def _check(
     _checks.shaped("acc [..., N]", ok=acc.ndim > 0, acc=acc)
     _checks.not_empty(acc=acc)
     columns = acc.shape[-1]
-    fits = scale_a.numel() in (1, acc.numel() // columns)
-    _checks.shaped("a scale_a for each row of acc", ok=fits, acc=acc, scale_a=scale_a)
-    fits = scale_b.numel() in (1, columns)
-    _checks.shaped("a scale_b for each column of acc", ok=fits, acc=acc, scale_b=scale_b)
-    if bias is not None:
-        _checks.shaped("bias [N]", ok=bias.numel() == columns, acc=acc, bias=bias)
+    if scale_a.numel() not in {1, acc.numel() // columns}:
+        _checks.shaped("a scale_a for each row of acc", ok=False, acc=acc, scale_a=scale_a)
+    if scale_b.numel() not in {1, columns}:
+        _checks.shaped("a scale_b for each column of acc", ok=False, acc=acc, scale_b=scale_b)
+    if bias is not None and bias.numel() != columns:
+        _checks.shaped("bias [N]", ok=False, acc=acc, bias=bias)
 
 
 def _launch(
@@ -88,10 +89,12 @@ def _launch(
 ) -> None:
     count, columns = acc.shape
     key = _key(columns, acc.dtype, out.dtype)
-    config = _configs.chosen("dequant_bias", "forward", key, _default(count, columns))
-    across = triton.cdiv(columns, config["block"])
+    config = _configs.chosen(
+        "dequant_bias", "forward", key, _default(columns, many=count * columns >= _MANY)
+    )
+    across = -(-columns // config["block"])
     with q.on(acc.device):
-        _dequant_bias[(triton.cdiv(count, config["rows"]) * across,)](
+        _dequant_bias[(-(-count // config["rows"]) * across,)](
             acc,
             scale_a.contiguous(),
             scale_b.contiguous(),
@@ -148,15 +151,16 @@ def _dequant_bias(  # noqa: PLR0917
     tl.store(out_ptr + row[:, None] * columns + column[None, :], out, mask=inside)
 
 
+@functools.cache
 def _key(columns: int, acc: torch.dtype, out: torch.dtype) -> str:
     formats = f"{acc} {out}".replace("torch.", "")
     return f"columns={columns} {formats}"
 
 
-def _default(count: int, columns: int) -> Config:
+@functools.cache
+def _default(columns: int, *, many: bool) -> Config:
     block = min(triton.next_power_of_2(columns), 512)
-    size = 8192 if count * columns >= _MANY else 2048
-    return {"rows": size // block, "block": block, "num_warps": 4}
+    return {"rows": (8192 if many else 2048) // block, "block": block, "num_warps": 4}
 
 
 # What the bench knows of it.
@@ -249,7 +253,9 @@ KERNEL = Kernel(
     tuning={
         "forward": Tuning(
             key=_tuning_key,
-            default=lambda shape, _dtype: _default(shape["rows"], shape["columns"]),
+            default=lambda shape, _dtype: _default(
+                shape["columns"], many=shape["rows"] * shape["columns"] >= _MANY
+            ),
             coarse=_coarse,
         )
     },

@@ -13,6 +13,7 @@ Source of the scheme: dynamic per-token quantisation, as in G. Xiao et al., "Smo
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -68,7 +69,7 @@ def _quant(x: Tensor, to: torch.dtype) -> tuple[Tensor, Tensor]:
     config = _configs.chosen("quant", q.name_of(to), _key(columns, x.dtype), _default(columns))
     kernel = _quant_rows if config["block"] >= columns else _quant_long_rows
     with q.on(x.device):
-        kernel[(triton.cdiv(count, config["rows"]),)](
+        kernel[(-(-count // config["rows"]),)](
             rows,
             values,
             scale,
@@ -166,10 +167,12 @@ def _values(x, scale, FP8: tl.constexpr, ON_GPU: tl.constexpr):
     return q.quantised(x, scale[:, None], inverse[:, None], FP8, ON_GPU)
 
 
+@functools.cache
 def _key(columns: int, dtype: torch.dtype) -> str:
     return f"columns={columns} {str(dtype).removeprefix('torch.')}"
 
 
+@functools.cache
 def _default(columns: int) -> Config:
     if columns > _IN_REGISTERS:
         return {"rows": 1, "block": _STEP, "num_warps": 8}

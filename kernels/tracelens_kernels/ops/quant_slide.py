@@ -16,6 +16,7 @@ Source of the scheme: "activation lifting" of SlideSparse ((2N-2):2N sparsity on
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import torch
@@ -77,7 +78,7 @@ def _quant_slide(
 ) -> tuple[Tensor, Tensor]:
     rows = _in_pairs(q.rows_of(x, to))
     count, columns = rows.shape
-    padded, wide = triton.cdiv(count, pad_rows) * pad_rows, pattern.columns(x.shape[-1])
+    padded, wide = count + -count % pad_rows, pattern.columns(x.shape[-1])
     values = torch.empty((padded, wide), dtype=to, device=x.device)
     scale = torch.empty((padded, 1), dtype=torch.float32, device=x.device)
     key = _key(columns, pattern, x.dtype)
@@ -323,10 +324,12 @@ def _magnitude(top, dtype: tl.constexpr):
     return top
 
 
+@functools.cache
 def _key(columns: int, pattern: SlidePattern, dtype: torch.dtype) -> str:
     return f"columns={columns} {pattern} {str(dtype).removeprefix('torch.')}"
 
 
+@functools.cache
 def _default(columns: int) -> Config:
     # Rows that are worked on at the same time should fit into the 256 KB of L1.
     warps = 4 if columns <= 4096 else 8 if columns <= 12288 else 16
