@@ -5,8 +5,8 @@ A row x becomes values q and one scale s with x ≈ s q (symmetric, no zero poin
     s = max(max|x| / L, 2⁻¹²⁶)     q = round(x / s)     L = 127 (int8), 448 (fp8 e4m3)
 
 in fp32, each operation rounded to nearest, ties to even: what `torch` computes by
-`(x.float() / s).round()`, and for fp8 by `(x.float() / s + 0).to(torch.float8_e4m3fn)`, which
-leaves a zero no sign. No value passes L, so there is nothing to clamp. A row of zeros has the
+`(x.float() / s).round()`, and for fp8 by `((x.float() + 0) / s).to(torch.float8_e4m3fn)`: a zero
+has no sign. No value passes L, so there is nothing to clamp. A row of zeros has the
 smallest scale, which is a normal number, and so has a finite reciprocal. A row that holds an
 infinity or a NaN has scale NaN.
 """
@@ -95,12 +95,12 @@ def on(device: torch.device) -> AbstractContextManager[Any]:
 
 def reference(x: Tensor, to: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return values and scale [..., 1] by plain PyTorch, bit by bit what the kernels give."""
-    exact = x.float()
+    exact = x.float() + 0.0  # no negative zeros
     # By a tensor: a number would be made a reciprocal on GPUs, and round twice.
     largest = torch.full((), LARGEST[to], device=x.device)
     scale = (exact.abs().amax(-1, keepdim=True) / largest).clamp_min(_SMALLEST)
     scale = scale.masked_fill(scale.isinf(), torch.nan)
-    quotient = exact / scale + 0.0
+    quotient = exact / scale
     return (quotient if to.is_floating_point else quotient.round()).to(to), scale
 
 
@@ -143,7 +143,7 @@ def quantised(x, scale, inverse, FP8: tl.constexpr, ON_GPU: tl.constexpr):
         guess = x * inverse
         quotient = tl.fma(tl.fma(guess, -scale, x), inverse, guess)
     else:  # the interpreter's fma rounds twice, and its division once
-        quotient = x / scale + 0.0
+        quotient = (x + 0.0) / scale
     if FP8:
         if not ON_GPU:  # the interpreter does not round ties to even: leave it nothing to round
             quotient = _to_steps_of_e4m3(quotient)
