@@ -9,7 +9,7 @@ from tracelens_kernels import LayerNorm, _configs, layer_norm
 from tracelens_kernels._rows import config
 from tracelens_kernels.ops.layernorm import KERNEL
 
-from tests.kernels.rowwise import DEVICE, FORMATS, QUIET, assert_as_good, off, random
+from tests.kernels.rowwise import DEVICE, FORMATS, GPU, QUIET, assert_as_good, off, random
 from tracelens.kernel import OURS
 
 pytestmark = QUIET
@@ -42,13 +42,21 @@ def test_rows_that_are_read_twice(dtype: torch.dtype) -> None:
         random(130, dtype=dtype, seed=2),
         random(5, 130, dtype=dtype, seed=3),
     )
-    long = config(block=64, num_warps=4, programs=1)
+    long = config(block=32, num_warps=4, programs=1)
 
     with (
         _configs.forced("layernorm", "forward", long),
         _configs.forced("layernorm", "backward", long),
     ):
         assert_as_good(layer_norm, plain, (x, weight, bias), dy)
+
+
+def test_rows_of_two_halves() -> None:
+    x, weight, dy = random(5, 100), random(100, seed=1), random(5, 100, seed=2)
+    halves = config(block=64, num_warps=4, programs=1)
+
+    with _configs.forced("layernorm", "backward", halves):
+        assert_as_good(layer_norm, plain, (x, weight), dy)
 
 
 def test_programs_with_several_tiles() -> None:
@@ -60,6 +68,20 @@ def test_programs_with_several_tiles() -> None:
         _configs.forced("layernorm", "backward", many),
     ):
         assert_as_good(layer_norm, plain, (x, weight), dy)
+
+
+@pytest.mark.parametrize(
+    "columns", [pytest.param(columns, marks=GPU) for columns in (8192, 16384, 20000, 32768, 70001)]
+)
+def test_long_rows_that_programs_halve_or_share(columns: int) -> None:
+    x, weight, dy, bias = (
+        random(37, columns, dtype=torch.bfloat16),
+        random(columns, dtype=torch.bfloat16, seed=1),
+        random(37, columns, dtype=torch.bfloat16, seed=2),
+        random(columns, dtype=torch.bfloat16, seed=3),
+    )
+
+    assert_as_good(layer_norm, plain, (x, weight, bias), dy)
 
 
 def test_without_a_weight_and_with_strides() -> None:

@@ -9,7 +9,7 @@ from tracelens_kernels import RMSNorm, _configs, rms_norm
 from tracelens_kernels._rows import config
 from tracelens_kernels.ops.rmsnorm import KERNEL
 
-from tests.kernels.rowwise import DEVICE, FORMATS, QUIET, assert_as_good, off, random
+from tests.kernels.rowwise import DEVICE, FORMATS, GPU, QUIET, assert_as_good, off, random
 from tracelens.kernel import OURS
 
 pytestmark = QUIET
@@ -38,9 +38,17 @@ def test_rows_that_are_read_twice(dtype: torch.dtype) -> None:
         random(130, dtype=dtype, seed=1),
         random(5, 130, dtype=dtype, seed=2),
     )
-    long = config(block=64, num_warps=4, programs=1)
+    long = config(block=32, num_warps=4, programs=1)
 
     with _configs.forced("rmsnorm", "forward", long), _configs.forced("rmsnorm", "backward", long):
+        assert_as_good(rms_norm, plain, (x, weight), dy)
+
+
+def test_rows_of_two_halves() -> None:
+    x, weight, dy = random(5, 100), random(100, seed=1), random(5, 100, seed=2)
+    halves = config(block=64, num_warps=4, programs=1)
+
+    with _configs.forced("rmsnorm", "backward", halves):
         assert_as_good(rms_norm, plain, (x, weight), dy)
 
 
@@ -50,6 +58,19 @@ def test_programs_with_several_tiles() -> None:
 
     with _configs.forced("rmsnorm", "forward", many), _configs.forced("rmsnorm", "backward", many):
         assert_as_good(rms_norm, plain, (x, weight), dy)
+
+
+@pytest.mark.parametrize(
+    "columns", [pytest.param(columns, marks=GPU) for columns in (8192, 16384, 20000, 32768, 70001)]
+)
+def test_long_rows_that_programs_halve_or_share(columns: int) -> None:
+    x, weight, dy = (
+        random(37, columns, dtype=torch.bfloat16),
+        random(columns, dtype=torch.bfloat16, seed=1),
+        random(37, columns, dtype=torch.bfloat16, seed=2),
+    )
+
+    assert_as_good(rms_norm, plain, (x, weight), dy)
 
 
 def test_without_a_weight_and_with_strides() -> None:
