@@ -33,8 +33,8 @@ def layer_norm(
     cancellation. The gradients of weight and bias are the same in every run. Gradients of
     gradients are not defined.
 
-    Backward of rows of more than 16,384 columns is a cooperative launch: it begins when there is room
-    for all of it on the GPU.
+    Backward of rows of more than 16,384 columns is a cooperative launch: it begins when the GPU
+    has room for all of it.
 
     Args:
         x: [..., columns], bf16, fp16 or fp32, on a GPU; copied unless columns are neighbours.

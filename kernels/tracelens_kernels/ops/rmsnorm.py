@@ -29,8 +29,8 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-6) -> Tens
     of its tensor. The gradient of the weight is the same in every run. Gradients of gradients are
     not defined.
 
-    Backward of rows of more than 16,384 columns is a cooperative launch: it begins when there is room
-    for all of it on the GPU.
+    Backward of rows of more than 16,384 columns is a cooperative launch: it begins when the GPU
+    has room for all of it.
 
     Args:
         x: [..., columns], bf16, fp16 or fp32, on a GPU; copied unless columns are neighbours.
