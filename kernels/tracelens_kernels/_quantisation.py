@@ -41,6 +41,9 @@ TORCH: Final = {
 }
 """Formats by the names that the bench has for them."""
 
+NEAR: Final = 1e-3
+"""Error that values may have if one in some thousands is rounded to the other side of a tie."""
+
 _NAMES: Final = {
     "int8": torch.int8,
     "fp8": torch.float8_e4m3fn,
@@ -101,6 +104,16 @@ def reference(x: Tensor, to: torch.dtype) -> tuple[Tensor, Tensor]:
     scale = (exact.abs().amax(-1, keepdim=True) / largest).clamp_min(_SMALLEST)
     scale = scale.masked_fill(scale.isinf(), torch.nan)
     quotient = exact / scale
+    return (quotient if to.is_floating_point else quotient.round()).to(to), scale
+
+
+def plain(x: Tensor, to: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return values and scale as one would write it in PyTorch; what the kernels are held against.
+
+    Its scales may differ from the `reference` in their last bit, and so may values near ties.
+    """
+    scale = x.abs().amax(-1, keepdim=True).float().div(LARGEST[to]).clamp(min=_SMALLEST)
+    quotient = x.float() / scale
     return (quotient if to.is_floating_point else quotient.round()).to(to), scale
 
 

@@ -333,7 +333,7 @@ def _quantised(
             out = _dense(values, weight, scale_x, scale_w)
             if to.is_floating_point:
                 return {"out": (out + bias).to(x.dtype)}
-            if quantise is q.reference:
+            if quantise is q.plain:
                 return {"out": (out.float() * scale_x * scale_w.t() + bias).to(x.dtype)}
             return {"out": dequant_bias(out, scale_x, scale_w, bias, x.dtype)}
 
@@ -372,7 +372,7 @@ def _layer(to: str) -> Operation:
             ),
             "eager": Implementation(
                 f"dense: PyTorch alone, torch.{'_scaled_mm' if to == 'fp8' else '_int_mm'}",
-                _quantised(form, q.reference),
+                _quantised(form, q.plain),
                 _cannot_dense,
             ),
             "dense": Implementation(
