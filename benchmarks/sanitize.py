@@ -104,7 +104,7 @@ def run(kernel: str) -> int:
     if kernel == "flash_attention":
         from tracelens_kernels._attention import dense
 
-        dense._SHORT = 0  # these are too short for the path that is to be looked at
+        dense._SHORT = 0  # noqa: SLF001 (these are too short for the path that is looked at)
     known = find(kernel)
     for operation, text, dtype in CASES[kernel]:
         shape = parse_shape(known, text)
