@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import random
@@ -113,6 +114,32 @@ def test_what_is_written_is_read_again_row_by_line(tmp_path: Path) -> None:
     (line,) = [line for line in text.splitlines() if '"median_s"' in line]
     assert json.loads(line.rstrip(","))["device"] == "NVIDIA H200"
     assert [one.name for one in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_a_packed_file_is_read_as_it_is_and_a_cut_one_refused(tmp_path: Path) -> None:
+    whole = made(1e-3, 2e-3).with_cell(0, [row("tracelens", 1e-3)], [])
+    packed = gzip.compress(results.encode(whole))
+    file, cut = tmp_path / "results.json.gz", tmp_path / "cut.json.gz"
+    file.write_bytes(packed)
+    cut.write_bytes(packed[: len(packed) // 2])
+
+    assert results.are_results(file)
+    assert results.load(file) == whole
+    with pytest.raises(UnreadableError):
+        results.load(cut)
+
+
+def test_cells_that_differ_in_several_things_are_told_in_one_column() -> None:
+    two = Results(cells=(cell(), replace(cell(), dtype="fp16", operation="backward")))
+    for number, one in enumerate(two.cells):
+        made_row = replace(row("tracelens", 1e-3), dtype=one.dtype, operation=one.operation)
+        two = two.with_cell(number, [made_row], [])
+
+    table = next(one for one in results_shown.report(two).tables if one.name == "bench")
+
+    columns = [column.name for column in table.table.columns if column.shown]
+    assert columns[:3] == ["what", "implementation", "median_ns"]
+    assert table.frame["what"].to_list() == ["forward bf16", "backward fp16"]
 
 
 def test_a_cell_that_is_measured_again_takes_its_own_place() -> None:

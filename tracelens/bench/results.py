@@ -7,11 +7,13 @@ attributes of `Results` are its keys.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import math
 import os
 import shlex
+import zlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -187,9 +189,9 @@ def save(results: Results, file: Path) -> None:
 def are_results(file: Path) -> bool:
     """Tell whether a file says that it is one of results of kernels; it may be damaged still."""
     try:
-        with file.open("rb") as stream:
+        with _opened(file) as stream:
             head = stream.read(_HEAD_BYTES)
-    except OSError:
+    except (OSError, EOFError, zlib.error):
         return False  # a folder, or what opening it will tell
     return f'"kind":"{KIND}"'.encode() in b"".join(head.split())
 
@@ -202,10 +204,11 @@ def load(file: Path) -> Results:
             tracelens.
     """
     try:
-        with file.open("rb") as stream:
+        with _opened(file) as stream:
             content = stream.read(_LARGEST_BYTES + 1)
-    except OSError as error:
-        raise UnreadableError(f"{file} cannot be read: {error.strerror or error}.") from error
+    except (OSError, EOFError, zlib.error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UnreadableError(f"{file} cannot be read: {why}.") from error
     try:
         return _decoded(content)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -221,6 +224,15 @@ _ORDER: Final = {
          "failed", "rows")
     )
 }  # fmt: skip
+
+
+def _opened(file: Path) -> IO[bytes]:
+    """Open a file, packed by gzip or not."""
+    stream = file.open("rb")
+    if stream.peek(2)[:2] != b"\x1f\x8b":
+        return stream
+    stream.close()
+    return gzip.open(file, "rb")  # type: ignore[return-value]
 
 
 class _Head(msgspec.Struct):

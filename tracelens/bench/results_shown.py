@@ -25,6 +25,9 @@ TABLES: Final = ("bench", "matrix", "failures")
 _COMMON: Final = ("kernel", "operation", "dtype", "size", "quantity", "l2")
 """Columns that stand in the title where all rows agree in them."""
 
+_CELL: Final = ("kernel", "operation", "dtype", "size")
+"""Columns that tell one cell from another."""
+
 _WHOLE: Final = (
     "n", "calls", "flops", "bytes", "input_bytes", "sets", "flushed_bytes", "throttled", "seed",
 )  # fmt: skip
@@ -37,6 +40,7 @@ _BENCH: Final = Table(
     "bench",
     "Kernels",
     (
+        Column("what", "what", "name"),
         Column("kernel", "kernel", "text"),
         Column("operation", "operation", "text"),
         Column("dtype", "format", "text"),
@@ -46,10 +50,10 @@ _BENCH: Final = Table(
         Column("l2", "L2", "text"),
         Column("median_ns", "median", "ns"),
         Column("precision_share", "±", "share"),
+        Column("of_ours", "× ours", "text"),
+        Column("bound_share", "of limit", "share", optional=True),
         Column("flops_per_s", "FLOP/s", "flops_per_s", optional=True),
         Column("bytes_per_s", "bandwidth", "bytes_per_s", optional=True),
-        Column("bound_share", "of limit", "share", optional=True),
-        Column("of_ours", "× ours", "text"),
         Column("verdict", "than ours", "text"),
         Column("error", "error", "text"),
         Column("flag", "flag", "text"),
@@ -241,6 +245,7 @@ def _row(row: Row) -> dict[str, Any]:
 
 def _place(one: Row | Failed | Cell) -> dict[str, str]:
     return {
+        "what": "",
         "kernel": one.kernel.replace("_", "-"),
         "operation": one.operation,
         "dtype": one.dtype,
@@ -287,6 +292,7 @@ def _matrix(results: Results) -> Filled:
         names[name] = None
         found.setdefault(files.place_of(cell), dict(_place(cell)))[f"is_{name}"] = state
     columns: list[Column] = [
+        Column("what", "what", "name"),
         Column("kernel", "kernel", "text"),
         Column("operation", "operation", "text"),
         Column("dtype", "format", "text"),
@@ -297,7 +303,7 @@ def _matrix(results: Results) -> Filled:
     note = "A cell that failed is measured again by --retry-failed."
     table = Table("matrix", "What came of each", tuple(columns), note)
     rows = [{f"is_{name}": units.ABSENT for name in names} | row for row in found.values()]
-    return _filled("matrix", table, rows)
+    return _with_common(_filled("matrix", table, rows))
 
 
 def _failures(results: Results) -> Filled:
@@ -328,22 +334,30 @@ def _type(column: Column) -> Any:
 
 
 def _with_common(filled: Filled) -> Filled:
-    """Say once, in the title, what all rows agree in, and leave out columns that say nothing."""
+    """Say once, in the title, what all rows agree in, and leave out columns that say nothing.
+
+    What is left to tell cells apart stands in one column, which a narrow terminal shortens.
+    """
     frame = filled.frame
-    same = {name: frame[name][0] for name in _COMMON if frame[name].n_unique() == 1}
+    common = [name for name in _COMMON if name in frame.columns]
+    same = {name: frame[name][0] for name in common if frame[name].n_unique() == 1}
     empty = {
         name
         for name in ("of_ours", "verdict", "error", "limited_by", "flag")
-        if set(frame[name].unique()) <= {units.ABSENT, ""}
+        if name in frame.columns and set(frame[name].unique()) <= {units.ABSENT, ""}
     }
-    hidden = {*same, *empty} - ({"implementation"} if len(frame) == 1 else set())
+    apart = [name for name in _CELL if name not in same]
+    hidden = {*same, *empty, *(apart if len(apart) > 1 else ["what"])}
+    if len(apart) > 1:
+        frame = frame.with_columns(what=pl.concat_str(apart, separator=" "))
     columns = tuple(
         replace(column, shown=column.shown and column.name not in hidden)
         for column in filled.table.columns
     )
     words = [f"{value} L2" if name == "l2" else str(value) for name, value in same.items()]
     title = " · ".join([filled.table.title, *words])
-    return replace(filled, table=replace(filled.table, title=title, columns=columns))
+    table = replace(filled.table, title=title, columns=columns)
+    return replace(filled, table=table, frame=frame)
 
 
 def _headline(results: Results) -> str:
