@@ -129,6 +129,50 @@ def test_a_packed_file_is_read_as_it_is_and_a_cut_one_refused(tmp_path: Path) ->
         results.load(cut)
 
 
+def test_a_file_that_is_called_packed_is_written_packed(tmp_path: Path) -> None:
+    whole = made(1e-3, 2e-3)
+    file = tmp_path / "results.json.gz"
+
+    results.save(whole, file)
+
+    assert gzip.decompress(file.read_bytes()) == results.encode(whole)
+    assert results.load(file) == whole
+
+
+def test_what_is_of_one_kernel_can_be_had_by_itself() -> None:
+    other = replace(cell(), kernel="other")
+    both = Results(cells=(cell(), other, replace(other, dtype="fp16")))
+    both = both.with_cell(0, [row("tracelens", 1e-3)], [FAILED])
+    both = both.with_cell(2, [row("eager", 2e-3, kernel="other", dtype="fp16")], [CANNOT])
+
+    alone = both.only(["other"])
+
+    assert [one.dtype for one in alone.cells] == ["bf16", "fp16"]
+    assert (alone.done, alone.waiting) == ((1,), (0,))
+    assert [one.implementation for one in alone.rows] == ["eager"]
+    assert [one.stage for one in alone.failed] == ["cannot"]
+    assert both.only(["made_up", "other"]) == both
+
+
+@pytest.mark.parametrize("changed", [{"flops": -1}, {"bytes": 10**30}, {"n": -1}])
+def test_a_count_that_no_table_can_hold_is_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
+    file = tmp_path / "results.json"
+    told = json.loads(results.encode(made(1e-3)))
+    told["rows"][0] |= changed
+    file.write_text(json.dumps(told), encoding="utf-8")
+
+    with pytest.raises(UnreadableError, match="a count that is below zero or too large"):
+        results.load(file)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "told"),
+    [(0.00477, "0.00477"), (1.1, "1.10"), (99.96, "100"), (999.7, "1,000"), (12_345.6, "12,346")],
+)
+def test_ratios_have_three_figures(ratio: float, told: str) -> None:
+    assert results_shown.times(ratio) == told
+
+
 def test_cells_that_differ_in_several_things_are_told_in_one_column() -> None:
     two = Results(cells=(cell(), replace(cell(), dtype="fp16", operation="backward")))
     for number, one in enumerate(two.cells):
@@ -212,7 +256,7 @@ def test_a_row_says_rate_share_and_how_it_compares() -> None:
     assert ours["bytes_per_s"] == pytest.approx(4e12)
     assert ours["flops_per_s"] is None
     assert ours["bound_share"] == pytest.approx(0.9)
-    assert (ours["of_ours"], eager["of_ours"], compiled["of_ours"]) == ("–", "2.5", "0.8")
+    assert (ours["of_ours"], eager["of_ours"], compiled["of_ours"]) == ("–", "2.50", "0.800")
     assert (eager["verdict"], compiled["verdict"]) == ("slower", "faster")
     assert ours["precision_share"] == pytest.approx(0.001)
     assert bench.table.title == (
@@ -221,8 +265,8 @@ def test_a_row_says_rate_share_and_how_it_compares() -> None:
     assert matrix.frame.to_dicts()[0]["is_eager"] == "ok"
     assert report.headline == "made-up on NVIDIA H200 · 3 ok"
     assert report.findings == (
-        "made-up: ours beside eager is faster in 1 of 1; eager takes 2.5 times as long.",
-        "made-up: ours beside compile is slower in 1 of 1; compile takes 0.8 times as long.",
+        "made-up: ours beside eager is faster in 1 of 1; eager takes 2.50 times as long.",
+        "made-up: ours beside compile is slower in 1 of 1; compile takes 0.800 times as long.",
     )
 
 

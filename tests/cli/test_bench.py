@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,13 +12,14 @@ import pytest
 from tests.asking import Shell
 from tests.ceilings import NAME, SEEN, result
 from tracelens import hardware, tools
-from tracelens.bench import ceilings
+from tracelens.bench import ceilings, results
 from tracelens.hardware import measured
 from tracelens.hardware.measured import Failed, Measured
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+KERNELS = Path(__file__).parents[2] / "samples" / "kernels-h200.json.gz"
 
 
 @pytest.fixture
@@ -131,6 +133,12 @@ def test_your_own_file_is_replaced_and_a_named_one_is_not(
         (["ceilings", "--shapes", "8x8"], "--shapes is for kernels"),
         (["ceilings", "--dtype", "bf16"], "--dtype is for kernels"),
         (["ceilings", "--tune"], "--tune is for kernels"),
+        (
+            ["softmax", "--table", "benches"],
+            "There is no table named 'benches'. Did you mean bench",
+        ),
+        (["softmax", "--check", "--table", "bench"], "Known: failures, matrix."),
+        (["softmax", "--tune", "--table", "bench"], "Known: tuned."),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_measured(
@@ -244,3 +252,21 @@ def test_the_gpus_that_are_known_are_listed(shell: Shell) -> None:
     assert len(said.out.splitlines()) == len(hardware.devices())
     assert "  H200 " in said.out
     assert "bf16 989.4 TFLOP/s" in said.out
+
+
+def test_of_a_file_of_results_one_kernel_can_be_shown(shell: Shell) -> None:
+    said = shell("bench", "block-sparse-attention", "--show", str(KERNELS))
+
+    assert said.status == 0, said.err
+    assert "Kernels · block-sparse-attention · forward · fp16 · kernel time" in said.out
+    assert "softmax" not in said.out
+
+
+def test_a_kernel_that_a_file_has_nothing_of_is_refused(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "one.json"
+    results.save(results.load(KERNELS).only(["softmax"]), file)
+
+    said = shell("bench", "matmul", "--show", str(file))
+
+    assert said.status == 2
+    assert "one.json has nothing of matmul, but of softmax." in said.err

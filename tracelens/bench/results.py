@@ -22,13 +22,15 @@ from tracelens.bench.cell import Cell, Failure, Row  # noqa: TC001 (msgspec read
 from tracelens.errors import CaptureError, UnreadableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
 KIND: Final = "bench"
 SCHEMA: Final = 1
 _LARGEST_BYTES: Final = 512 << 20
 _HEAD_BYTES: Final = 256
+_MOST: Final = 2**63
+"""Counts are below it: tables hold them in 64 bits."""
 
 Place = tuple[str, str, tuple[tuple[str, int], ...], str]
 """Kernel, operation, shape and format: a file has one cell of each."""
@@ -126,6 +128,17 @@ class Results:
         done = [number for number in self.done if place_of(self.cells[number]) not in again]
         return replace(self, done=tuple(done))
 
+    def only(self, names: Collection[str]) -> Results:
+        """Return what it has of these kernels."""
+        kept = [number for number, cell in enumerate(self.cells) if cell.kernel in names]
+        return replace(
+            self,
+            cells=tuple(self.cells[number] for number in kept),
+            done=tuple(new for new, number in enumerate(kept) if number in self.done),
+            rows=tuple(row for row in self.rows if row.kernel in names),
+            failed=tuple(one for one in self.failed if one.kernel in names),
+        )
+
 
 def place_of(one: Cell | Row) -> Place:
     """Return which cell it is, or is of."""
@@ -173,12 +186,14 @@ def encode(results: Results) -> bytes:
 def save(results: Results, file: Path) -> None:
     """Write a file, beside its place and renamed into it, so that whoever reads it finds it whole.
 
+    It is packed if its name ends in `.gz`.
+
     Raises:
         CaptureError: it cannot be written.
     """
     beside = file.with_name(f"{file.name}.{os.getpid()}")
     try:
-        beside.write_bytes(encode(results))
+        beside.write_bytes(_packed(encode(results)) if file.suffix == ".gz" else encode(results))
         beside.replace(file)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -235,6 +250,11 @@ def _opened(file: Path) -> IO[bytes]:
     return gzip.open(file, "rb")  # type: ignore[return-value]
 
 
+def _packed(content: bytes) -> bytes:
+    """Pack it, the same at any time."""
+    return gzip.compress(content, mtime=0)
+
+
 class _Head(msgspec.Struct):
     kind: str = ""
     schema: int = 0
@@ -265,5 +285,9 @@ def _check(row: Row) -> None:
     times = (row.median_s, *row.samples_s)
     if not all(math.isfinite(one) and one > 0 for one in times):
         raise ValueError(f"{row.implementation[:40]!r} has a time that is not above zero")
+    counts = (row.n, row.calls, row.flops, row.bytes, row.input_bytes, row.sets, row.flushed_bytes,
+              row.throttled, row.seed)  # fmt: skip
+    if not all(0 <= one < _MOST for one in counts):
+        raise ValueError(f"{row.implementation[:40]!r} has a count that is below zero or too large")
     if row.low_s is not None and row.high_s is not None and not row.low_s <= row.high_s:
         raise ValueError(f"{row.implementation[:40]!r} has an interval that ends before it begins")

@@ -31,7 +31,6 @@ _CELL: Final = ("kernel", "operation", "dtype", "size")
 _WHOLE: Final = (
     "n", "calls", "flops", "bytes", "input_bytes", "sets", "flushed_bytes", "throttled", "seed",
 )  # fmt: skip
-_MANY: Final = 1000
 _LONGEST: Final = 100
 _INTENSE: Final = 50.0
 """FLOP per byte from which, where no bound is known, FLOP/s are shown rather than bytes."""
@@ -166,7 +165,8 @@ def states(results: Results) -> Iterator[tuple[Cell, str, str]]:
 
 def times(ratio: float) -> str:
     """Return how many times as long something takes, to three figures."""
-    return f"{ratio:.3g}" if ratio < _MANY else f"{ratio:,.0f}"
+    told = f"{ratio:#.3g}".rstrip(".")
+    return f"{ratio:,.0f}" if "e+" in told else told
 
 
 def _state(why: Failed) -> str:
@@ -347,12 +347,16 @@ def _with_common(filled: Filled) -> Filled:
         if name in frame.columns and set(frame[name].unique()) <= {units.ABSENT, ""}
     }
     apart = [name for name in _CELL if name not in same]
-    hidden = {*same, *empty, *(apart if len(apart) > 1 else ["what"])}
+    hidden: set[str] = {*same, *empty}
     if len(apart) > 1:
+        hidden.update(apart)
         frame = frame.with_columns(what=pl.concat_str(apart, separator=" "))
+    else:
+        frame = frame.drop("what")
     columns = tuple(
         replace(column, shown=column.shown and column.name not in hidden)
         for column in filled.table.columns
+        if column.name in frame.columns
     )
     words = [f"{value} L2" if name == "l2" else str(value) for name, value in same.items()]
     title = " · ".join([filled.table.title, *words])

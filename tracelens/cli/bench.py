@@ -132,9 +132,11 @@ def bench(what: tuple[str, ...], renderer: str, show: str | None, **given: Any) 
     printed = _bench.Printed(renderer, given.pop("tables"), given.pop("top"))
     registry.load("renderer", renderer)
     _check_names(what)
+    if _CEILINGS not in what:
+        _check_tables(printed.tables, given)
     goes_on = given["resume"] or given["retry"]
     if show is not None:
-        return _shown(show, given["output"], printed)
+        return _shown(show, what, given["output"], printed)
     if _CEILINGS in what and not given["is_list"]:
         return _ceilings(what, printed, given)
     if given["is_list"] or not (what or goes_on):
@@ -158,6 +160,14 @@ def _check_names(what: tuple[str, ...]) -> None:
             raise UsageError(told)
 
 
+def _check_tables(names: tuple[str, ...], given: dict[str, Any]) -> None:
+    """Raise UsageError, with the nearest name, if there is no table of a name."""
+    whole = ("bench", "matrix", "failures")
+    known = ("tuned",) if given["tune"] else whole[1:] if given["check"] else whole
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(registry.unknown("table", unknown[0], dict.fromkeys(known)))
+
+
 def _given(what: tuple[str, ...], given: dict[str, Any]) -> Given:
     """Return what was typed about kernels."""
     from tracelens.cli import _bench
@@ -177,15 +187,30 @@ def _check_device(device: str) -> None:
         raise UsageError(f"--device {device}: write auto, cpu, or the number of a GPU.")
 
 
-def _shown(show: str, output: Path | None, printed: Printed) -> int:
+def _shown(show: str, what: tuple[str, ...], output: Path | None, printed: Printed) -> int:
     from tracelens.bench import results
     from tracelens.cli import _bench
 
     if output is not None:
         raise UsageError("--show measures nothing that could be written to a file: leave -o out.")
     if show != _HERE and results.are_results(Path(show)):
-        return _bench.show(Path(show), printed)
+        named = not {_CEILINGS, "all"}.intersection(what) and what
+        return _of(what, Path(show), printed) if named else _bench.show(Path(show), printed)
     _put(_known(None if show == _HERE else Path(show)), printed)
+    return 0
+
+
+def _of(what: tuple[str, ...], file: Path, printed: Printed) -> int:
+    """Print what a file of results says of these kernels."""
+    from tracelens.bench import results, results_shown
+
+    found = results.load(file)
+    known = {cell.kernel: None for cell in found.cells}
+    names = [word.replace("-", "_") for word in what]
+    if unknown := [name for name in names if name not in known]:
+        held = ", ".join(sorted(name.replace("_", "-") for name in known))
+        raise UsageError(f"{file} has nothing of {unknown[0].replace('_', '-')}, but of {held}.")
+    printed.put(results_shown.report(found.only(names), file), results_shown.TABLES)
     return 0
 
 
