@@ -133,6 +133,8 @@ def test_your_own_file_is_replaced_and_a_named_one_is_not(
         (["ceilings", "--shapes", "8x8"], "--shapes is for kernels"),
         (["ceilings", "--dtype", "bf16"], "--dtype is for kernels"),
         (["ceilings", "--tune"], "--tune is for kernels"),
+        (["softmax", "--shapes", ""], "--shapes names nothing"),
+        (["softmax", "--dtype", ","], "--dtype names nothing"),
         (
             ["softmax", "--table", "benches"],
             "There is no table named 'benches'. Did you mean bench",

@@ -179,6 +179,9 @@ def _given(what: tuple[str, ...], given: dict[str, Any]) -> Given:
     lists = ("dtypes", "operations", "baselines", "quantities", "l2")
     told: dict[str, Any] = given | {name: _bench.words(given[name]) for name in lists}
     told["shapes"] = _bench.shapes(given["shapes"])
+    if nothing := [name for name in (*lists, "shapes") if given[name] and not told[name]]:
+        option = _OPTIONS.get(nothing[0], f"--{nothing[0]}")
+        raise UsageError(f"{option} names nothing: leave it out, or name what is to be measured.")
     return _bench.Given(kernels=tuple(word.replace("-", "_") for word in what), **told)
 
 
