@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tracelens import hardware, units
+from tracelens import __version__, hardware, units
 from tracelens.bench import results, sweep
 from tracelens.bench.cell import Cell
 from tracelens.kernel import OURS, find, parse_shape
@@ -155,6 +155,7 @@ def plan() -> Results:
         cells=tuple(_cell(one) for one in asked()),
         made=datetime.now().astimezone().isoformat(timespec="seconds"),
         command=("python", "-m", "benchmarks.kernels"),
+        tracelens=__version__,
         environment=sweep.circumstances(),
     )
 
@@ -254,7 +255,12 @@ def _verdict(text: str, ours: Row, rows_: list[Row]) -> str:
     if value is None:
         return f"{text}: not known"
     met = value >= wanted if found[1] == ">=" else value <= wanted
-    return f"{text}: {'met' if met else '**not met**'} ({value:,.3g})"
+    return f"{text}: {'met' if met else '**not met**'} ({_three(value)})"
+
+
+def _three(value: float) -> str:
+    """Return a number to three figures, none of them in powers of ten."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _time(seconds: float) -> str:
@@ -270,8 +276,8 @@ def _rate(row: Row) -> str:
 def _ratio(row: Row) -> str:
     if row.pair is None:
         return ""
-    if row.pair.verdict == "no difference":
-        return "no difference"
+    if row.pair.verdict in ("no difference", "too few rounds"):
+        return row.pair.verdict
     return f"{row.pair.ratio:.2f}×"
 
 

@@ -166,13 +166,15 @@ def complete(kernel: Kernel, shape: Shape) -> dict[str, int]:
     """Return a shape with every axis, in order.
 
     Raises:
-        UsageError: an axis that has no default is missing.
+        UsageError: an axis that has no default is missing, or 0.
     """
     found: dict[str, int] = {}
     for name, default in kernel.axes.items():
         size = shape.get(name, default)
         if size is None:
             raise UsageError(f"A shape needs {name}: {'x'.join(kernel.axes)}.")
+        if size == 0 and default is None:
+            raise UsageError(f"A shape needs {name} to be at least 1.")
         found[name] = size
     return found
 
