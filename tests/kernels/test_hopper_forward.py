@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+import triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tracelens_kernels import _checks, _configs
@@ -220,6 +221,7 @@ def reason(q: Given, other: Given | None = None) -> str:
 @pytest.fixture
 def on_hopper(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_checks, "is_hopper", lambda device: device.type == "cuda")
+    monkeypatch.setattr(hopper_forward, "_TESTED", triton.__version__)
 
 
 def rows(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
@@ -250,6 +252,13 @@ def test_what_it_cannot_do_it_says() -> None:
     assert "k's rows" in reason(Given(fine), Given(rows(2, 4, 100, 68)[..., :64]))
     assert "k's rows" in reason(Given(fine), Given(rows(2, 1, 100, 64).expand(2, 4, 100, 64)))
     assert "q's rows" in reason(Given(rows(2, 4, 64, 64).transpose(2, 3)))
+
+
+@pytest.mark.usefixtures("on_hopper")
+def test_another_triton_may_have_another_gluon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hopper_forward, "_TESTED", "1.0.")
+
+    assert "Gluon of Triton 1.0.x" in reason(Given(rows(2, 4, 100, 64)))
 
 
 NAMES = list(hopper_forward._forward.arg_names)
