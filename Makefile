@@ -29,6 +29,7 @@ demo: .venv/.package
 	@echo "  $(BIN)/tracelens summarize samples/gpt2-medium-ddp-h200x2"
 	@echo "  $(BIN)/tracelens roofline samples/capture-gpt2-xl-ctx256-h200 --ceilings samples/ceilings-h200.json"
 	@echo "  $(BIN)/tracelens report samples/capture-gpt2-xl-ctx256-h200 -o report.html"
+	@echo "  $(BIN)/tracelens bench matmul --show samples/kernels-h200.json.gz"
 	@echo "  $(BIN)/tracelens summarize YOUR.sqlite    (nsys export --type sqlite YOUR.nsys-rep)"
 	@echo "  $(BIN)/tracelens list workloads           (to record them: $(BIN)/pip install -e '.[capture]')"
 	@echo "  $(BIN)/tracelens explore samples          (first: $(BIN)/pip install -e '.[explore]')"
