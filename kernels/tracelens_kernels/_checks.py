@@ -90,3 +90,19 @@ def not_empty(**tensors: Tensor) -> None:
     for name, one in tensors.items():
         if one.numel() == 0:
             raise ValueError(f"{name} is empty: its shape is {list(one.shape)}.")
+
+
+def once(name: str, plain: str) -> None:
+    """Raise RuntimeError in a backward pass that shall be differentiated itself.
+
+    `once_differentiable` says nothing to torch.autograd.grad, nor where the gradient of the output
+    is a constant: what is missing would be taken for zero.
+
+    Args:
+        name: the function that has no second derivative.
+        plain: what has one.
+    """
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise RuntimeError(
+            f"{name} has no second derivative: leave create_graph=True out, or use {plain}."
+        )

@@ -61,9 +61,10 @@ class _Norm(torch.autograd.Function):
         return y.view(x.shape)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, rstd = ctx.saved_tensors
+        name = "rms_norm" if mean is None else "layer_norm"
+        _checks.once(name, f"torch.nn.functional.{name}")
         wanted = ctx.needs_input_grad
         dx, dweight, dbias = backward(
             _rows.as_rows(dy),

@@ -85,9 +85,10 @@ def prune(weight: Tensor, zeros: int = 2, of: int = 8) -> Tensor:
         of: columns of a group.
 
     Raises:
-        ValueError: weight is no matrix, or zeros are not between 0 and `of`.
+        ValueError: weight is no matrix or is empty, or zeros are not between 0 and `of`.
     """
     _checks.shaped("a weight [N, K]", ok=weight.ndim == 2, weight=weight)
+    _checks.not_empty(weight=weight)
     if not 0 <= zeros <= of or of < 1:
         raise ValueError(f"{zeros} of {of} columns cannot be zeros.")
     rows, columns = weight.shape
@@ -115,9 +116,11 @@ def slide(weight: Tensor, pattern: SlidePattern) -> Tensor:
         [N, pattern.columns(K)], with at most two non-zeros in each four columns.
 
     Raises:
-        ValueError: weight is no matrix, or there is a group of its columns with too few zeros.
+        ValueError: weight is no matrix or is empty, or there is a group of its columns with too few
+            zeros.
     """
     _checks.shaped("a weight [N, K]", ok=weight.ndim == 2, weight=weight)
+    _checks.not_empty(weight=weight)
     rows, columns = weight.shape
     group, windows = pattern.group, pattern.windows
     missing = (0, -columns % group)

@@ -261,6 +261,12 @@ def test_wrong_input_is_told_before_anything_runs() -> None:
         adamw_([random(8)[::2]], [x], [x], [x], step=1)
     with pytest.raises(TypeError, match="gradient is float64"):
         adamw_([x], [x.double()], [x], [x], step=1)
+    with pytest.raises(TypeError, match=r"mean is torch\.float32, and square is torch\.float16"):
+        adamw_([x, x], [x, x], [x, x], [x, x.half()], step=1)
+    for wrong in range(1, 4):
+        lists = [[x, x.to("meta") if place == wrong else x] for place in range(4)]
+        with pytest.raises(ValueError, match="on meta: move one of them"):
+            adamw_(*lists, step=1)
 
 
 def test_the_bench_finds_ours_right() -> None:

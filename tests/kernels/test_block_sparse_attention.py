@@ -191,6 +191,7 @@ REFUSED: dict[str, tuple[type[Exception], str, dict[str, Any]]] = {
     "offsets that end early": (ValueError, "rise from 0 to 3", {"offsets": [0, 1, 2]}),
     "no rows": (ValueError, "query_blocks", {"offsets": [0]}),
     "another size of blocks": (ValueError, "16, 32, 64, 128, 256", {"block_size": 48}),
+    "no blocks of keys": (ValueError, "key_blocks is -1", {"key_blocks": -1}),
     "columns that are no integers": (TypeError, "int32 or int64", {"columns": [0.0, 1.0, 2.0]}),
 }
 

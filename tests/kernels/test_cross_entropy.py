@@ -121,6 +121,15 @@ def test_ignored_rows_have_no_loss_and_no_gradient(inplace: bool) -> None:
     assert leaf.grad[0].any()
 
 
+@pytest.mark.parametrize("ignored", [-100, 2**31, -(2**40)])
+def test_what_is_ignored_need_not_fit_the_format_of_targets(ignored: int) -> None:
+    logits, target = random(4, 20), targets(4, 20)
+
+    loss = cross_entropy(logits, target.int(), ignore_index=ignored)
+
+    assert torch.equal(loss, cross_entropy(logits, target))
+
+
 @ODD
 @pytest.mark.parametrize("inplace", [False, True])
 def test_a_mean_of_nothing_is_nan(inplace: bool) -> None:

@@ -316,6 +316,14 @@ def test_a_scale_is_positive(scale: float) -> None:
         flash_attention(q, k, v, scale=scale)
 
 
+def test_a_scale_may_be_a_number_in_a_tensor() -> None:
+    q, k, v, _ = made((1, 1, 1, 4, 4, 16))
+
+    out = flash_attention(q, k, v, scale=torch.tensor(0.5))  # type: ignore[arg-type]
+
+    assert torch.equal(out, flash_attention(q, k, v, scale=0.5))
+
+
 def test_tensors_on_a_cpu_need_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k, v, _ = (one.cpu() for one in made((1, 1, 1, 3, 5, 24)))
     monkeypatch.setattr(_checks, "interpreted", lambda: False)

@@ -77,6 +77,8 @@ def test_what_does_not_fit_is_refused(device: str) -> None:
         fp8_linear(x, values[:30], scale[:30])
     with pytest.raises(ValueError, match=r"bias \[N\]"):
         fp8_linear(x, values, scale, random(5, device=device))
+    with pytest.raises(TypeError, match=r"out_dtype is torch\.int8"):
+        fp8_linear(x, values, scale, out_dtype=torch.int8)
     with pytest.raises(RuntimeError, match=r"this layer has none: use torch\.no_grad"):
         fp8_linear(x.requires_grad_(), values, scale)
     with pytest.raises(ValueError, match="multiples of 16"):

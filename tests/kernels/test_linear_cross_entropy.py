@@ -82,6 +82,8 @@ def test_wrong_input_is_told_before_anything_runs() -> None:
         linear_cross_entropy(hidden, weight[:, :7], target)
     with pytest.raises(TypeError, match="must be the same"):
         linear_cross_entropy(hidden, weight.half(), target)
+    with pytest.raises(ValueError, match="hidden is on meta"):
+        linear_cross_entropy(hidden.to("meta"), weight.to("meta"), target.to("meta"))
     with pytest.raises(ValueError, match="chunk is 0"):
         linear_cross_entropy(hidden, weight, target, chunk=0)
 

@@ -143,6 +143,10 @@ def test_the_loss_of_balance_trains_the_router(device: str) -> None:
 def test_what_does_not_fit_is_refused(device: str) -> None:
     x, (router, gate, up, down) = random(4, 24, device=device), weights(device)
 
+    with pytest.raises(ValueError, match=r"got x \[\]"):
+        moe(x[0, 0], router, gate, up, down)
+    with pytest.raises(TypeError, match=r"logits is torch\.int64"):
+        route(torch.ones(4, 3, dtype=torch.int64, device=device), 2)
     with pytest.raises(ValueError, match="top_k is 6"):
         moe(x, router, gate, up, down, top_k=6)
     with pytest.raises(ValueError, match="down \\[E, F, D\\]"):

@@ -131,6 +131,11 @@ def test_what_cannot_be_pruned_is_refused() -> None:
         prune(torch.ones(8))
     with pytest.raises(ValueError, match=r"Expected a weight \[N, K\]"):
         slide(torch.ones(8), SlidePattern(8))
+    for shape in ((0, 8), (2, 0)):
+        with pytest.raises(ValueError, match="weight is empty"):
+            prune(torch.ones(shape))
+        with pytest.raises(ValueError, match="weight is empty"):
+            slide(torch.ones(shape), SlidePattern(8))
 
 
 def test_a_weight_on_the_cpu_is_not_compressed() -> None:

@@ -70,7 +70,7 @@ class BlockStructure:
 
         Raises:
             ValueError: offsets fall or do not fit the columns, a column is listed twice or is
-                not there, or the size of blocks is another.
+                not there, there are no blocks of keys, or the size of blocks is another.
             TypeError: offsets or columns are no integers.
         """
         device = columns.device if device is None else torch.device(device)
@@ -80,6 +80,8 @@ class BlockStructure:
         if block_size not in _BLOCK_SIZES:
             sizes = ", ".join(map(str, _BLOCK_SIZES))
             raise ValueError(f"block_size is {block_size}; it must be one of {sizes}.")
+        if key_blocks < 1:
+            raise ValueError(f"key_blocks is {key_blocks}; it must be at least 1.")
         _checks.shaped(
             "offsets [query_blocks + 1] or [lists, query_blocks + 1] and columns [blocks]",
             ok=offsets.dim() in {1, 2} and offsets.shape[-1] > 1 and columns.dim() == 1,

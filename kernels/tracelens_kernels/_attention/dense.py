@@ -159,11 +159,8 @@ def autocast(*tensors: Tensor) -> Sequence[Tensor]:
 
 def once(name: str) -> None:
     """Raise RuntimeError in a backward pass that shall be differentiated itself."""
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        raise RuntimeError(
-            f"{name} has no second derivative: leave create_graph=True out, or use "
-            "torch.nn.functional.scaled_dot_product_attention with the backend MATH."
-        )
+    plain = "torch.nn.functional.scaled_dot_product_attention with the backend MATH"
+    _checks.once(name, plain)
 
 
 def scale_of(q: Tensor, scale: float | None) -> float:
@@ -172,7 +169,7 @@ def scale_of(q: Tensor, scale: float | None) -> float:
         return float(max(q.shape[-1], 1) ** -0.5)
     if not 0 < scale < math.inf:
         raise ValueError(f"scale is {scale}; it must be positive and finite.")
-    return scale
+    return float(scale)
 
 
 def needed(gradients: Iterable[Tensor | None], wanted: Iterable[bool]) -> Iterator[Tensor | None]:

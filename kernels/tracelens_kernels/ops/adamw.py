@@ -199,7 +199,7 @@ def adamw_(
         params: bf16, fp16 or fp32, of any shapes; views must be dense.
         grads: one of the same shape for each.
         exp_avgs: one of the same shape and layout for each.
-        exp_avg_sqs: the same.
+        exp_avg_sqs: the same, and of the same format.
         step: the first is 1; or a number in fp32 on the GPU, which is first counted up by 1.
         lr: see `AdamW`, as for the rest.
         betas: the same.
@@ -210,7 +210,7 @@ def adamw_(
     Raises:
         ValueError: lists or shapes differ, a tensor is not dense or on no GPU, or a number is out
             of its range.
-        TypeError: a format is another.
+        TypeError: a format is another, or the two means have different ones.
         RuntimeError: a CUDA graph is captured, and the step is a number on the host.
     """
     _check_numbers(lr, betas, eps, weight_decay)
@@ -284,6 +284,7 @@ def _check_numbers(lr: float, betas: tuple[float, float], eps: float, weight_dec
 def _alike(lists: Sequence[Sequence[Tensor]]) -> dict[Any, list[tuple[Tensor, ...]]]:
     """Return parameter, gradient, mean and square of each that is not empty, by device, formats."""
     found: dict[Any, list[tuple[Tensor, ...]]] = defaultdict(list)
+    right: set[Any] = set()
     for parameter, given, mean, square in zip(*lists, strict=True):
         gradient = given
         if not parameter.shape == gradient.shape == mean.shape == square.shape:
@@ -294,18 +295,26 @@ def _alike(lists: Sequence[Sequence[Tensor]]) -> dict[Any, list[tuple[Tensor, ..
             )
         if not parameter.numel():
             continue
+        formats = (parameter.dtype, gradient.dtype, mean.dtype)
+        others = (square.dtype, gradient.device, mean.device, square.device)
+        key = (parameter.device, *formats)
+        if (key, others) not in right:
+            _check_four(parameter, gradient, mean, square)
+            right.add((key, others))
         layout = parameter.stride()
         if not _dense(parameter) or mean.stride() != layout or square.stride() != layout:
             raise ValueError(f"A parameter {list(parameter.shape)} or its state is not dense.")
         if gradient.stride() != layout:
             gradient = torch.empty_like(parameter, dtype=gradient.dtype).copy_(gradient)
-        key = (parameter.device, parameter.dtype, gradient.dtype, mean.dtype)
-        if key not in found:
-            tensors = {"parameter": parameter, "gradient": gradient, "mean": mean, "square": square}
-            _checks.dtype_among(_rows.FLOATS, **tensors)
-            _checks.on_gpu(**tensors)
         found[key].append((parameter, gradient, mean, square))
     return found
+
+
+def _check_four(parameter: Tensor, gradient: Tensor, mean: Tensor, square: Tensor) -> None:
+    tensors = {"parameter": parameter, "gradient": gradient, "mean": mean, "square": square}
+    _checks.dtype_among(_rows.FLOATS, **tensors)
+    _checks.same_dtype(mean=mean, square=square)
+    _checks.on_gpu(**tensors)
 
 
 def _dense(x: Tensor) -> bool:

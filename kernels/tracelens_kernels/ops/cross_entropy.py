@@ -119,8 +119,8 @@ class _CrossEntropy(torch.autograd.Function):
         return reduced(losses, target, share, reduction)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
+        _checks.once("cross_entropy", "torch.nn.functional.cross_entropy")
         logits, target, log_sums, share = ctx.saved_tensors
         rows, columns = logits.shape
         # Rows that begin where those of the logits do, from one multiple of 16 bytes to the next.
@@ -162,8 +162,8 @@ class _InPlace(torch.autograd.Function):
         return reduced(losses, target, share, reduction)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
+        _checks.once("cross_entropy", "torch.nn.functional.cross_entropy")
         if ctx.gradient is None:
             raise RuntimeError("The gradient lies in place of the logits: backward runs once.")
         gradient, ctx.gradient = ctx.gradient, None
@@ -175,6 +175,8 @@ def share_of(target: Tensor, ignore_index: int, reduction: str) -> Tensor | None
     """Return what a row's loss counts in a mean, 1 / (rows that are not ignored); else None."""
     if reduction != "mean":
         return None
+    if target.dtype == torch.int32 and not -(2**31) <= ignore_index < 2**31:
+        ignore_index = -(2**31)  # no class either, and one that rows beyond the last can have
     share = torch.empty((), dtype=torch.float32, device=target.device)
     with _rows.on(target.device):
         _share[(1,)](

@@ -48,7 +48,8 @@ def fp8_linear(
         weight_fp8: [N, K], float8_e4m3fn, by rows; N and K are multiples of 16.
         weight_scale: fp32, one for each row of it ([N], [N, 1] or [1, N]).
         bias: [N]; it is added in bf16.
-        out_dtype: that of x unless given. The product is rounded to bf16 first in any case.
+        out_dtype: bf16, fp16 or fp32; that of x unless given. The product is rounded to bf16 first
+            in any case.
         fast_accum: keep the running sum in the tensor cores' short format, which is quicker.
 
     Returns:
@@ -61,6 +62,8 @@ def fp8_linear(
     """
     if not torch.compiler.is_compiling():
         _check(x, weight_fp8, weight_scale, bias)
+        if out_dtype is not None and out_dtype not in q.INPUTS:
+            raise TypeError(f"out_dtype is {out_dtype}; it must be bfloat16, float16 or float32.")
     count, columns = weight_fp8.shape
     values, scale = quant(x, _FP8)
     out = torch._scaled_mm(  # pyright: ignore[reportPrivateImportUsage]

@@ -32,7 +32,7 @@ _MOST_GROUPS: Final = 4095
 
 
 def grouped_matmul(a: Tensor, b: Tensor, offsets: Tensor) -> Tensor:
-    """Return a[rows of g] @ b[g] for every group g, differentiable in a and b.
+    """Return a[rows of g] @ b[g] for every group g, differentiable once in a and b.
 
     Args:
         a: [T, K], rows sorted by group; bf16, fp16 or fp32.
@@ -110,6 +110,7 @@ class _GroupedMatmul(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        _checks.once("grouped_matmul", "a loop of torch.matmul")
         a, b, offsets = ctx.saved_tensors
         of_a, of_b, _ = ctx.needs_input_grad
         return (

@@ -65,7 +65,7 @@ def linear_cross_entropy(
         TypeError: a format is another, or those of hidden and weight differ.
     """
     kind = hidden.device.type
-    if torch.is_autocast_enabled(kind):
+    if kind in {"cuda", "cpu"} and torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
         with torch.autocast(kind, enabled=False):
@@ -162,8 +162,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return whole.reduced(losses, target, share, reduction)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
+        _checks.once("linear_cross_entropy", "torch.nn.functional.cross_entropy of the logits")
         dhidden, dweight, share = ctx.saved_tensors
         if dhidden is not None:
             dhidden = dhidden * (dloss if share is None else dloss * share)

@@ -39,7 +39,7 @@ _TORCH: Final = {
 def matmul(
     a: Tensor, b: Tensor, *, bias: Tensor | None = None, out_dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Return a @ b + bias, differentiable.
+    """Return a @ b + bias, differentiable once.
 
     Args:
         a: [..., K], bf16, fp16 or fp32, with any strides.
@@ -193,6 +193,7 @@ class _Matmul(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        _checks.once("matmul", "torch.matmul")
         a, b = ctx.saved_tensors
         grad = grads[0].to(a.dtype)
         of_a, of_b, of_bias, _ = ctx.needs_input_grad

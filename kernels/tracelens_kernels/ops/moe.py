@@ -87,8 +87,11 @@ def route(logits: Tensor, top_k: int, *, normalize: bool = True) -> Routing:
     Raises:
         ValueError: there are no tokens or experts, or they are on no GPU, or `top_k` is not among
             1 … E.
+        TypeError: logits are no floating-point numbers.
     """
     _checks.on_gpu(logits=logits)
+    if not logits.is_floating_point():
+        raise TypeError(f"logits is {logits.dtype}; it must be a floating-point format.")
     _checks.shaped("logits [T, E]", ok=logits.ndim == 2, logits=logits)
     _checks.not_empty(logits=logits)
     experts = logits.shape[1]
@@ -128,7 +131,7 @@ def moe(  # noqa: PLR0917
     normalize: bool = True,
     return_load: bool = False,
 ) -> Any:
-    """Send each token through its `top_k` experts; differentiable in every tensor.
+    """Send each token through its `top_k` experts; differentiable once in every tensor.
 
     Args:
         x: [..., D], bf16, fp16 or fp32.
@@ -174,7 +177,7 @@ def _check(x: Tensor, router_weight: Tensor, w_gate: Tensor, w_up: Tensor, w_dow
     _checks.not_empty(**there)
     experts, width = router_weight.shape if router_weight.ndim == 2 else (0, 0)
     fits = (
-        x.shape[-1] == width
+        x.shape[-1:] == (width,)
         and w_gate.ndim == 3
         and w_gate.shape[:2] == (experts, width)
         and w_up.shape == w_gate.shape
@@ -213,6 +216,7 @@ class _Experts(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        _checks.once("moe", "a loop of torch.matmul")
         rows, gate, up, results, weights, w_gate, w_up, w_down, slots, offsets = ctx.saved_tensors
         of_x, _, of_gate, of_up, of_down, *_ = ctx.needs_input_grad
         by_rows, by_group = grouped_matmul.rows_by_group, grouped_matmul.inner_by_group
