@@ -284,7 +284,6 @@ def _check_numbers(lr: float, betas: tuple[float, float], eps: float, weight_dec
 def _alike(lists: Sequence[Sequence[Tensor]]) -> dict[Any, list[tuple[Tensor, ...]]]:
     """Return parameter, gradient, mean and square of each that is not empty, by device, formats."""
     found: dict[Any, list[tuple[Tensor, ...]]] = defaultdict(list)
-    right: set[Any] = set()
     for parameter, given, mean, square in zip(*lists, strict=True):
         gradient = given
         if not parameter.shape == gradient.shape == mean.shape == square.shape:
@@ -295,12 +294,11 @@ def _alike(lists: Sequence[Sequence[Tensor]]) -> dict[Any, list[tuple[Tensor, ..
             )
         if not parameter.numel():
             continue
-        formats = (parameter.dtype, gradient.dtype, mean.dtype)
-        others = (square.dtype, gradient.device, mean.device, square.device)
-        key = (parameter.device, *formats)
-        if (key, others) not in right:
+        device, state = parameter.device, mean.dtype
+        key = (device, parameter.dtype, gradient.dtype, state)
+        together = device == gradient.device == mean.device == square.device
+        if not together or square.dtype != state or key not in found:
             _check_four(parameter, gradient, mean, square)
-            right.add((key, others))
         layout = parameter.stride()
         if not _dense(parameter) or mean.stride() != layout or square.stride() != layout:
             raise ValueError(f"A parameter {list(parameter.shape)} or its state is not dense.")
