@@ -48,7 +48,7 @@ _HOMES: Final[Mapping[str, str]] = {
 }
 """Public name -> the file that defines it."""
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605 (one list of names is enough)
+__all__ = sorted(_HOMES)  # noqa: PLE0605  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

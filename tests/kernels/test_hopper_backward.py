@@ -271,7 +271,9 @@ for head_dim in module.HEAD_DIMS:
 """
 
 
-@pytest.mark.skipif(not triton.__version__.startswith("3.6."), reason="needs Triton 3.6: Gluon changes")
+@pytest.mark.skipif(
+    not triton.__version__.startswith("3.6."), reason="needs Triton 3.6: Gluon changes"
+)
 def test_it_compiles_without_products_that_wait_for_each_other(tmp_path: object) -> None:
     """The assembler says C7510 and the like where it made wgmma wait, which halves the speed."""
     env = os.environ | {

@@ -331,7 +331,9 @@ build(
 """
 
 
-@pytest.mark.skipif(not triton.__version__.startswith("3.6."), reason="needs Triton 3.6: Gluon changes")
+@pytest.mark.skipif(
+    not triton.__version__.startswith("3.6."), reason="needs Triton 3.6: Gluon changes"
+)
 def test_the_kernels_for_hopper_compile_without_products_that_wait(tmp_path: object) -> None:
     """The assembler says C7510 and the like where it made wgmma wait, which halves the speed."""
     env = os.environ | {

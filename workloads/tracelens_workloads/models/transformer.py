@@ -351,7 +351,9 @@ def kernel_norm() -> Norm:
     layer, rms = _kernels.of_room("layernorm"), _kernels.of_room("rmsnorm")
 
     class LayerNorm(nn.LayerNorm):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # `input` shadows
+            self, x: torch.Tensor
+        ) -> torch.Tensor:
             return layer(x, self.weight, self.bias, self.eps)  # type: ignore[no-any-return]
 
     class RMSNorm(nn.RMSNorm):
