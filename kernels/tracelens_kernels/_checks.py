@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 MIN_CAPABILITY: Final = (8, 0)
 """The oldest compute capability that the kernels are written for."""
 
+TRITON: Final = "3.6."
+"""Versions whose Gluon and whose compiled kernels are used as they are; both change with each."""
+
+
+def unknown_triton() -> str:
+    """Return why this Triton gets neither kernels in Gluon nor launches of its own, or ""."""
+    known = triton.__version__.startswith(TRITON)
+    return "" if known else f"it is written for Triton {TRITON}x, and this is {triton.__version__}"
+
 
 def interpreted() -> bool:
     """Tell whether Triton interprets kernels on the CPU (TRITON_INTERPRET=1), as tests do."""

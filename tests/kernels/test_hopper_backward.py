@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 import triton
+
+from tests.kernels import assembler
 
 hopper_backward = pytest.importorskip(
     "tracelens_kernels._attention.hopper_backward", reason="this Triton's Gluon is another"
@@ -18,6 +17,7 @@ hopper_backward = pytest.importorskip(
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -190,7 +190,7 @@ def test_what_it_cannot_do_has_a_reason(
     change: object, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hopper_backward._checks, "is_hopper", lambda _device: True)
-    monkeypatch.setattr(hopper_backward, "_TESTED", triton.__version__)
+    monkeypatch.setattr(hopper_backward._checks, "TRITON", triton.__version__)
     one = torch.zeros(1, 2, 16, 64, dtype=torch.bfloat16)
     assert hopper_backward.why_not(one, one, one, causal=True) == ""
     assert callable(change)
@@ -226,7 +226,7 @@ def test_rows_that_see_nothing_or_are_none_get_no_weight(device: str) -> None:
 
 def test_another_triton_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hopper_backward._checks, "is_hopper", lambda _device: True)
-    monkeypatch.setattr(hopper_backward, "_TESTED", "2.1.")
+    monkeypatch.setattr(hopper_backward._checks, "TRITON", "2.1.")
     q, k, v, _ = made((1, 2, 2, 16, 16, 64), device="cpu")
 
     assert "Triton 2.1.x" in hopper_backward.why_not(q, k, v, causal=False)
@@ -271,23 +271,9 @@ for head_dim in module.HEAD_DIMS:
 """
 
 
-@pytest.mark.skipif(
-    not triton.__version__.startswith("3.6."), reason="needs Triton 3.6: Gluon changes"
-)
-def test_it_compiles_without_products_that_wait_for_each_other(tmp_path: object) -> None:
-    """The assembler says C7510 and the like where it made wgmma wait, which halves the speed."""
-    env = os.environ | {
-        "TRITON_INTERPRET": "0",
-        "TRITON_DUMP_PTXAS_LOG": "1",
-        "TRITON_CACHE_DIR": str(tmp_path),
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
+@assembler.NEEDS_TRITON
+def test_it_compiles_without_products_that_wait_for_each_other(tmp_path: Path) -> None:
+    said = assembler.says(COMPILED, tmp_path)
 
-    log = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", COMPILED],
-        env=env, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-    assert log.returncode == 0, log.stderr
-    assert log.stdout.count("Used 168 registers") == 2
-    assert "Potential Performance Loss" not in log.stdout, log.stdout
+    assert said.count("Used 168 registers") == 2
+    assert assembler.WAITING not in said, said

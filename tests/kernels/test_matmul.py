@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,10 +14,12 @@ from tracelens_kernels import _configs, matmul, scaled_matmul
 from tracelens_kernels._gemm import paths, quick
 from tracelens_kernels.ops.matmul import KERNEL
 
+from tests.kernels import assembler
 from tracelens.kernel import parse_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.filterwarnings(  # of the interpreter, for a loop of unknown length
     "ignore:Conversion of an array with ndim:DeprecationWarning"
@@ -274,6 +273,7 @@ def test_what_was_compiled_runs_again_with_all_arguments_in_order(
             return first
 
     monkeypatch.setattr(quick._checks, "interpreted", lambda: False)
+    monkeypatch.setattr(quick._checks, "TRITON", triton.__version__)
     kernel, x = Kernel(), torch.ones(64)
     constants = {"BLOCK": 8, "num_warps": 4}
 
@@ -283,6 +283,11 @@ def test_what_was_compiled_runs_again_with_all_arguments_in_order(
     assert [call[0] for call in calls] == ["compiled", "again", "compiled", "compiled", "again"]
     assert calls[0][1:] == ((7,), x, 64, ("BLOCK", 8), ("num_warps", 4))
     assert calls[1][1:] == (x, 64, 8)
+
+    monkeypatch.setattr(quick._checks, "TRITON", "1.0.")
+    quick.launch(kernel, (7,), (x, 64), constants)
+
+    assert calls[-1] == calls[0]  # a Triton that is not known launches by itself
 
 
 COMPILED = """
@@ -331,26 +336,12 @@ build(
 """
 
 
-@pytest.mark.skipif(
-    not triton.__version__.startswith("3.6."), reason="needs Triton 3.6: Gluon changes"
-)
-def test_the_kernels_for_hopper_compile_without_products_that_wait(tmp_path: object) -> None:
-    """The assembler says C7510 and the like where it made wgmma wait, which halves the speed."""
-    env = os.environ | {
-        "TRITON_INTERPRET": "0",
-        "TRITON_DUMP_PTXAS_LOG": "1",
-        "TRITON_CACHE_DIR": str(tmp_path),
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
+@assembler.NEEDS_TRITON
+def test_the_kernels_for_hopper_compile_without_products_that_wait(tmp_path: Path) -> None:
+    said = assembler.says(COMPILED, tmp_path)
 
-    log = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", COMPILED],
-        env=env, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-    assert log.returncode == 0, log.stderr
-    assert log.stdout.count("Used 168 registers") == 3
-    assert "Potential Performance Loss" not in log.stdout, log.stdout
+    assert said.count("Used 168 registers") == 3
+    assert assembler.WAITING not in said, said
 
 
 GPU_SHAPES = [(1, 8, 8), (300, 520, 136), (129, 1032, 72), (16, 4096, 1024), (1823, 781, 333)]

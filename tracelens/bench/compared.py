@@ -17,6 +17,7 @@ from tracelens import kernel as kernels
 from tracelens import tools, units
 from tracelens.analyses.compare import noise
 from tracelens.bench import results as files
+from tracelens.bench.results_shown import CELL_COLUMNS
 from tracelens.bench.sweep import sizes
 from tracelens.errors import NothingToShowError, UsageError
 from tracelens.tables import Column, Report, Table, build
@@ -45,10 +46,7 @@ _TABLE: Final = Table(
     "compare_bench",
     "Kernels",
     (
-        Column("kernel", "kernel", "text"),
-        Column("operation", "operation", "text"),
-        Column("dtype", "format", "text"),
-        Column("size", "shape", "text"),
+        *CELL_COLUMNS,
         Column("implementation", "implementation", "name"),
         Column("quantity", "quantity", "text"),
         Column("l2", "L2", "text"),

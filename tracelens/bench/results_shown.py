@@ -25,8 +25,13 @@ TABLES: Final = ("bench", "matrix", "failures")
 _COMMON: Final = ("kernel", "operation", "dtype", "size", "quantity", "l2")
 """Columns that stand in the title where all rows agree in them."""
 
-_CELL: Final = ("kernel", "operation", "dtype", "size")
-"""Columns that tell one cell from another."""
+CELL_COLUMNS: Final = (
+    Column("kernel", "kernel", "text"),
+    Column("operation", "operation", "text"),
+    Column("dtype", "format", "text"),
+    Column("size", "shape", "text"),
+)
+"""What tells one cell from another."""
 
 _WHOLE: Final = (
     "n", "calls", "flops", "bytes", "input_bytes", "sets", "flushed_bytes", "throttled", "seed",
@@ -40,10 +45,7 @@ _BENCH: Final = Table(
     "Kernels",
     (
         Column("what", "what", "name"),
-        Column("kernel", "kernel", "text"),
-        Column("operation", "operation", "text"),
-        Column("dtype", "format", "text"),
-        Column("size", "shape", "text"),
+        *CELL_COLUMNS,
         Column("implementation", "implementation", "name"),
         Column("quantity", "quantity", "text"),
         Column("l2", "L2", "text"),
@@ -106,10 +108,7 @@ _FAILURES: Final = Table(
     "failures",
     "What failed",
     (
-        Column("kernel", "kernel", "text"),
-        Column("operation", "operation", "text"),
-        Column("dtype", "format", "text"),
-        Column("size", "shape", "text"),
+        *CELL_COLUMNS,
         Column("implementation", "implementation", "name"),
         Column("stage", "at", "text"),
         Column("error", "class", "text"),
@@ -293,10 +292,7 @@ def _matrix(results: Results) -> Filled:
         found.setdefault(files.place_of(cell), dict(_place(cell)))[f"is_{name}"] = state
     columns: list[Column] = [
         Column("what", "what", "name"),
-        Column("kernel", "kernel", "text"),
-        Column("operation", "operation", "text"),
-        Column("dtype", "format", "text"),
-        Column("size", "shape", "text"),
+        *CELL_COLUMNS,
         *(Column(f"is_{name}", tools.plain(name), "text") for name in names),
         Column("shape", "shape", "text", shown=False),
     ]
@@ -346,7 +342,7 @@ def _with_common(filled: Filled) -> Filled:
         for name in ("of_ours", "verdict", "error", "limited_by", "flag")
         if name in frame.columns and set(frame[name].unique()) <= {units.ABSENT, ""}
     }
-    apart = [name for name in _CELL if name not in same]
+    apart = [column.name for column in CELL_COLUMNS if column.name not in same]
     hidden: set[str] = {*same, *empty}
     if len(apart) > 1:
         hidden.update(apart)

@@ -135,11 +135,17 @@ def jobs(given: Given) -> int:
     return given.jobs or max(1, min(_MOST_JOBS, (os.cpu_count() or 1) // 2))
 
 
-def show(file: Path, printed: Printed) -> int:
-    """Print what a file of results says."""
+def show(file: Path, words: Sequence[str], printed: Printed) -> int:
+    """Print what a file of results says of these kernels, or of all."""
     from tracelens.bench import results, results_shown
 
-    printed.put(results_shown.report(results.load(file), file), results_shown.TABLES)
+    found = results.load(file)
+    known = {cell.kernel: None for cell in found.cells}
+    names = [word.replace("-", "_") for word in words] or [*known]
+    if unknown := [name for name in names if name not in known]:
+        held = ", ".join(sorted(name.replace("_", "-") for name in known))
+        raise UsageError(f"{file} has nothing of {unknown[0].replace('_', '-')}, but of {held}.")
+    printed.put(results_shown.report(found.only(names), file), results_shown.TABLES)
     return 0
 
 

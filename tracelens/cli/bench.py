@@ -197,23 +197,9 @@ def _shown(show: str, what: tuple[str, ...], output: Path | None, printed: Print
     if output is not None:
         raise UsageError("--show measures nothing that could be written to a file: leave -o out.")
     if show != _HERE and results.are_results(Path(show)):
-        named = not {_CEILINGS, "all"}.intersection(what) and what
-        return _of(what, Path(show), printed) if named else _bench.show(Path(show), printed)
+        named = () if {_CEILINGS, "all"}.intersection(what) else what
+        return _bench.show(Path(show), named, printed)
     _put(_known(None if show == _HERE else Path(show)), printed)
-    return 0
-
-
-def _of(what: tuple[str, ...], file: Path, printed: Printed) -> int:
-    """Print what a file of results says of these kernels."""
-    from tracelens.bench import results, results_shown
-
-    found = results.load(file)
-    known = {cell.kernel: None for cell in found.cells}
-    names = [word.replace("-", "_") for word in what]
-    if unknown := [name for name in names if name not in known]:
-        held = ", ".join(sorted(name.replace("_", "-") for name in known))
-        raise UsageError(f"{file} has nothing of {unknown[0].replace('_', '-')}, but of {held}.")
-    printed.put(results_shown.report(found.only(names), file), results_shown.TABLES)
     return 0
 
 

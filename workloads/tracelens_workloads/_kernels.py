@@ -19,8 +19,8 @@ def check(path: str) -> None:
     known = dict.fromkeys(name.replace("_", "-") for name in ATTENTION)
     if path.replace("_", "-") not in known:
         raise UsageError(
-            f"--kernel {path} is no module:function, such as my.attention:forward, and "
-            f"{registry.unknown('kernel', path, known).lower()}"
+            f"--kernel: {registry.unknown('kernel', path, known)} A function of your own is "
+            "module:function, such as my.attention:forward."
         )
 
 

@@ -61,7 +61,6 @@ if TYPE_CHECKING:
 # pyright: reportAssignmentType=false, reportGeneralTypeIssues=false, reportInvalidTypeForm=false
 
 HEAD_DIMS: Final = (64, 128)
-_TESTED: Final = "3.6."  # Gluon is experimental: what it is called changes
 _DTYPES: Final = (torch.float16, torch.bfloat16)
 _LOG2E: Final = math.log2(math.e)
 _BLOCK_N: Final = 128
@@ -78,8 +77,8 @@ def why_not(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> str:  # noqa: A
     """Return why `backward` cannot do these inputs, or ""."""
     if not _checks.is_hopper(q.device):
         return "it is written for compute capability 9.0"
-    if not triton.__version__.startswith(_TESTED):
-        return f"it is written for the Gluon of Triton {_TESTED}x, and this is {triton.__version__}"
+    if reason := _checks.unknown_triton():
+        return reason
     if q.dtype not in _DTYPES:
         return f"it does float16 and bfloat16, and not {q.dtype}"
     if q.shape[-1] not in HEAD_DIMS:

@@ -333,9 +333,6 @@ _HEAD_DIMS: Final = (64, 128, 256)
 _REGISTERS: Final = {2: (168, 240), 3: (128, 160)}
 """By warpgroups that attend: a thread's registers at the start, and those of a consumer's."""
 
-_TESTED: Final = "3.6."
-"""Gluon is experimental, and changes from one version of Triton to the next."""
-
 _L2_BYTES: Final = 32 * 2**20
 """How much of the keys and values may be in use at once; about half of the L2 cache of Hopper."""
 
@@ -353,8 +350,8 @@ def why_not(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> str:  # noqa: A
     """
     if not _checks.is_hopper(q.device):
         return f"{q.device} is no Hopper GPU (compute capability 9.0)"
-    if not triton.__version__.startswith(_TESTED):
-        return f"it is written for the Gluon of Triton {_TESTED}x, and this is {triton.__version__}"
+    if reason := _checks.unknown_triton():
+        return reason
     if q.dtype not in {torch.bfloat16, torch.float16}:
         return f"{str(q.dtype).removeprefix('torch.')} is neither bfloat16 nor float16"
     if q.shape[-1] not in _HEAD_DIMS:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tracelens_kernels import _checks
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -43,7 +45,7 @@ class Launch:
             self.compiled[self.grid](*given, *self.fixed)
             return
         compiled = self.kernel[self.grid](*given, *self.fixed, **self.options)
-        if hasattr(compiled, "__getitem__"):
+        if hasattr(compiled, "__getitem__") and not _checks.unknown_triton():
             self.compiled = compiled
 
 

@@ -6,7 +6,6 @@ import functools
 from typing import TYPE_CHECKING, Final
 
 import torch
-import triton
 
 from tracelens_kernels import _checks
 from tracelens_kernels._gemm import portable
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tracelens.kernel import Config
-
-_TESTED: Final = "3.6."
-"""Gluon is experimental and changes; with another Triton everything goes by pointers."""
 
 _SHARED_BYTES: Final = 231_000
 _MULTIPROCESSORS: Final = 132
@@ -53,7 +49,7 @@ _TILES: Final = {
 def by_tma(device: torch.device, dtype: torch.dtype) -> bool:
     """Tell whether the kernels for Hopper multiply this."""
     hopper = dtype in _BY_TMA and _checks.is_hopper(device)
-    return hopper and triton.__version__.startswith(_TESTED) and not _checks.interpreted()
+    return hopper and not _checks.unknown_triton() and not _checks.interpreted()
 
 
 def way(x: Tensor) -> int:
